@@ -1,0 +1,42 @@
+# `make quickstart` and `make test` create .venv when it is missing and install what they need.
+# TORCH_INDEX: another index for torch, e.g. https://download.pytorch.org/whl/cu130 or .../whl/cpu
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+TORCH_INDEX ?=
+BIN = $(VENV)/bin
+export HF_HUB_DISABLE_TELEMETRY = 1
+
+.PHONY: quickstart test test-all lint benchmarks clean
+
+quickstart: $(VENV)/.ready
+	$(BIN)/inlay run quickstart
+
+test: $(VENV)/.ready-test
+	$(BIN)/ruff check .
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m "not gpu and not slow"
+
+test-all: $(VENV)/.ready-test
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+
+lint: $(VENV)/.ready-test
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer was found; set PYTHON=/path/to/python3.11"; exit 3; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --upgrade pip
+	$(if $(TORCH_INDEX),$(BIN)/pip install -q "torch>=2.11$(comma)<2.14" --index-url $(TORCH_INDEX))
+
+comma := ,
+
+$(VENV)/.ready: $(VENV)/bin/python pyproject.toml
+	$(BIN)/pip install -q -e .
+	@touch $@
+
+$(VENV)/.ready-test: $(VENV)/bin/python pyproject.toml
+	$(BIN)/pip install -q -e ".[test]"
+	@touch $@ $(VENV)/.ready

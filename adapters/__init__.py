@@ -1,0 +1,189 @@
+"""The contract of an adapter method. Every other module of this folder is one method.
+
+`method: lora` in a recipe names the module `adapters/lora.py` and in it the class `Lora`: the folder is the registry.
+A method has two halves. The light half, `Method`, holds options and answers questions from `Facts` alone, before any
+weight is loaded; its module imports pydantic and this contract, nothing heavy. The heavy half, `Adapted`, is what
+`attach` returns: a model with the adapter in it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from torch import Tensor, nn
+
+Kind = Literal["causal", "seq2seq"]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One linear layer of the base: `in_features` -> `out_features`."""
+
+    in_features: int
+    out_features: int
+    bias: bool
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a method may ask about a base, read from its config on the meta device; no weights are needed.
+
+    Attributes:
+        model_type: the config's own name of the architecture (`llama`, `gpt2`, `t5`, ...).
+        kind: decoder only (`causal`) or encoder and decoder (`seq2seq`).
+        hidden: width of the residual stream.
+        layers: transformer blocks; for `seq2seq`, of the decoder.
+        kv_heads, head_dim: shape of one layer's keys and values per token.
+        context: longest sequence in tokens; None where positions are relative (T5).
+        linears: every linear layer by its full module name, the output head left out.
+        modules: full names of all modules.
+        parameters: number of weights, tied ones counted once.
+        tied: input embedding and output head share one tensor.
+        bits: 4, 8, 16 or 32 as loaded.
+    """
+
+    model_type: str
+    kind: Kind
+    hidden: int
+    layers: int
+    kv_heads: int
+    head_dim: int
+    context: int | None
+    linears: Mapping[str, Linear]
+    modules: frozenset[str]
+    parameters: int
+    tied: bool
+    bits: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a method may ask about the training it is meant for."""
+
+    gradient_checkpointing: bool
+    steps: int
+
+
+class Options(BaseModel):
+    """The options of a method in a recipe, named as PEFT names them. An unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+class Method(ABC):
+    """The light half of an adapter method: options and literals, no weights.
+
+    Attributes:
+        title: the method's usual name.
+        paper: where it is defined.
+        learning_rate: used where the recipe names none.
+        kinds: the kinds of base that it works on.
+        prepends: `nothing`; `tokens` before the embedded text; `keys` before each layer's keys and values.
+        needs_float_weights: its target layers must be plain linear layers, so they are dequantized first.
+        identity: the adapted model equals the base before the first step.
+        mergeable: the trained adapter can be written into the base's weights.
+        checkpointing: it trains under activation checkpointing.
+    """
+
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    learning_rate: ClassVar[float]
+    kinds: ClassVar[tuple[Kind, ...]] = ("causal", "seq2seq")
+    prepends: ClassVar[Literal["nothing", "tokens", "keys"]] = "nothing"
+    needs_float_weights: ClassVar[bool] = False
+    identity: ClassVar[bool] = True
+    mergeable: ClassVar[bool] = True
+    checkpointing: ClassVar[bool] = True
+
+    Options: ClassVar[type[Options]] = Options
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    def targets(self, facts: Facts) -> tuple[str, ...]:
+        """The full names of the modules that the method changes or wraps, in the model's order."""
+        return ()
+
+    def refusal(self, facts: Facts, training: Training) -> str | None:
+        """Why the method cannot work on this base or with this training, in one line; None where it can."""
+        if facts.kind not in self.kinds:
+            return f"{self.title} works on {' and '.join(self.kinds)} models; this base is {facts.kind}"
+        if training.gradient_checkpointing and not self.checkpointing:
+            return f"{self.title} cannot train under activation checkpointing; set train.gradient_checkpointing: false"
+        return None
+
+    @abstractmethod
+    def trainable(self, facts: Facts) -> int:
+        """The number of weights that will train, by the method's closed formula."""
+
+    @abstractmethod
+    def attach(self, model: nn.Module, facts: Facts, *, seed: int) -> Adapted:
+        """Puts a fresh adapter on `model`, initialised from `seed`, and freezes everything else."""
+
+    @abstractmethod
+    def load(self, folder: Path, model: nn.Module, facts: Facts) -> Adapted:
+        """Puts the adapter that `Adapted.save` wrote to `folder` on `model`.
+
+        Raises:
+            ValueError: a tensor is missing, unexpected or of another shape.
+        """
+
+
+class Adapted(ABC):
+    """A base with an adapter in it.
+
+    Attributes:
+        model: what to call; takes and returns what the base takes and returns.
+        inner: the module that continues from a key/value cache which `model` has filled (a method that prepends keys
+            would prepend them again if `model` were called).
+    """
+
+    model: nn.Module
+    inner: nn.Module
+
+    @abstractmethod
+    def disabled(self) -> AbstractContextManager[None]:
+        """Inside, `model` is the untouched base, bit for bit."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """Copies of all tensors that a freshly opened base lacks."""
+
+    @abstractmethod
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Puts back what `state` returned."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Writes the adapter to `folder`, weights as safetensors."""
+
+
+def names() -> list[str]:
+    """The names of all methods, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def find(name: str) -> type[Method]:
+    """The class of the method called `name`; imports that one module.
+
+    Raises:
+        LookupError: no such method; the message names the closest one.
+    """
+    if name not in names():
+        close = difflib.get_close_matches(name, names(), n=1)
+        hint = f"; did you mean `{close[0]}`?" if close else ""
+        raise LookupError(f"unknown adapter method `{name}`{hint} (known: {', '.join(names())})")
+    module = importlib.import_module(f"{__name__}.{name}")
+    return getattr(module, "".join(part.capitalize() for part in name.split("_")))

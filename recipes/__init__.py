@@ -1,0 +1,1 @@
+"""The shipped recipes (YAML), and the embedded base model and task data that they use."""

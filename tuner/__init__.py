@@ -1,0 +1,1 @@
+"""What inlay does with a recipe: load the base, train the adapter, benchmark it, report."""

@@ -1,0 +1,6 @@
+"""`python -m inlay.tuner` is the command line."""
+
+from inlay.tuner.cli import main
+
+if __name__ == "__main__":
+    main()

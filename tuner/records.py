@@ -1,0 +1,194 @@
+"""What a run leaves on disk: the schema of `run.json`, and the run directory.
+
+Everything here is plain data: a page, a comparison or another tool reads these files and needs no model.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = 1
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class InputFile(_Part):
+    """A file that the run read, by name (never by absolute path), content hash and size in bytes."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+
+class BaseRecord(_Part):
+    """The base model: `sha256` covers config, tokenizer and weights; `bytes` is its size in memory as loaded."""
+
+    model: str
+    revision: str | None
+    sha256: str
+    model_type: str
+    quantization: str
+    compute_dtype: str
+    parameters: int
+    bytes: int
+    prompt_format: str
+
+
+class AdapterRecord(_Part):
+    """The adapter; `share` is trainable / all parameters, `bytes` its size on disk."""
+
+    method: str
+    options: dict[str, object]
+    trainable_parameters: int
+    share: float
+    bytes: int
+
+
+class DataRecord(_Part):
+    """The data of the run. `rows`, `left_out` and `tokens` are per split; `rows_sha256` covers the ids of used rows."""
+
+    inputs: list[InputFile]
+    sha256: str
+    rows_sha256: str
+    rows: dict[str, int]
+    left_out: dict[str, int]
+    documents_cut: dict[str, int]
+    tokens: dict[str, int]
+    trained_tokens: int
+
+
+class TrainRecord(_Part):
+    """What training did. `seconds` are step-only; `peak_bytes` is resident memory, or device memory on CUDA."""
+
+    steps: int
+    rows_seen: int
+    tokens: int
+    trained_tokens: int
+    seconds: float
+    tokens_per_second: float
+    peak_bytes: int
+    learning_rate: float
+    first_loss: float | None
+    last_loss: float | None
+    best_step: int | None
+    stopped_early: bool
+
+
+class ScoreRecord(_Part):
+    """`inlay.eval.Score` on disk."""
+
+    value: float
+    ci95: tuple[float, float] | None
+    unit: str
+    higher_is_better: bool | None
+    signature: str
+    n: int
+    note: str
+
+
+class ChangeRecord(_Part):
+    """`inlay.eval.Change` on disk."""
+
+    value: float
+    ci95: tuple[float, float] | None
+    unit: str
+    verdict: Literal["better", "worse", "unclear", "same"]
+
+
+class NoiseRecord(_Part):
+    """How much batching alone moves the results: the same model on `rows` examples, one at a time against batched."""
+
+    rows: int
+    identical_texts: int
+    nll_relative: float
+    dtype: str
+
+
+class Metrics(_Part):
+    """Scores by name: the trained model, the untouched base, and the paired change between them."""
+
+    tuned: dict[str, ScoreRecord]
+    base: dict[str, ScoreRecord]
+    change: dict[str, ChangeRecord]
+
+
+class EvalRecord(_Part):
+    """How the benchmark was made. `confusion` counts [gold][chosen] for the tuned model, in the order of `labels`."""
+
+    split: str
+    rows: int
+    tokens_scored: int
+    decoding: str
+    batch_size: int
+    language: str
+    seconds: float
+    peak_bytes: int
+    noise: NoiseRecord | None
+    labels: list[str]
+    label_tokens: list[int]
+    confusion: list[list[int]]
+
+
+class Environment(_Part):
+    """Where it ran. `versions` by package, `git` the commit of the recipe's folder, `cpu_flags` those that matter."""
+
+    python: str
+    versions: dict[str, str]
+    platform: str
+    device: str
+    threads: int
+    git: str | None
+
+
+class RunRecord(_Part):
+    """`run.json`."""
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    name: str
+    task: str
+    status: Literal["running", "complete", "interrupted", "failed"]
+    reason: str
+    created: str
+    seconds: float
+    seed: int
+    recipe_hash: str
+    command: str
+    base: BaseRecord | None = None
+    adapter: AdapterRecord | None = None
+    data: DataRecord | None = None
+    train: TrainRecord | None = None
+    eval: EvalRecord | None = None
+    metrics: Metrics | None = None
+    environment: Environment | None = None
+
+
+class Prediction(_Part):
+    """One line of `predictions.jsonl`. `scores` and `base_scores`: per-example value of each metric that has one."""
+
+    id: str
+    prompt: str
+    references: list[str]
+    prediction: str
+    base_prediction: str
+    finished: bool
+    base_finished: bool
+    scores: dict[str, float]
+    base_scores: dict[str, float]
+
+
+class TrainRow(_Part):
+    """One line of `train.jsonl`: a logged step. `loss` is nats per trained token, mean since the line before."""
+
+    step: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    seconds: float
+    validation: dict[str, float] = {}
