@@ -40,3 +40,8 @@ $(VENV)/.ready: $(VENV)/bin/python pyproject.toml
 $(VENV)/.ready-test: $(VENV)/bin/python pyproject.toml
 	$(BIN)/pip install -q -e ".[test]"
 	@touch $@ $(VENV)/.ready
+
+live:  # symlinks under the import name, for type checkers
+	mkdir -p build/live/inlay
+	for d in adapters eval recipes tuner; do ln -sfn "$(CURDIR)/$$d" build/live/inlay/$$d; done
+	ln -sfn "$(CURDIR)/tuner/api/__init__.py" build/live/inlay/__init__.py

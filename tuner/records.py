@@ -49,7 +49,8 @@ class AdapterRecord(_Part):
 
 
 class DataRecord(_Part):
-    """The data of the run. `rows`, `left_out` and `tokens` are per split; `rows_sha256` covers the ids of used rows."""
+    """The data of the run. `rows`, `left_out` and `tokens` are per split; `rows_sha256` covers the ids of used rows.
+    `first_row` is the first training row as the model sees it: pieces of text, and whether they are trained on."""
 
     inputs: list[InputFile]
     sha256: str
@@ -59,6 +60,7 @@ class DataRecord(_Part):
     documents_cut: dict[str, int]
     tokens: dict[str, int]
     trained_tokens: int
+    first_row: list[tuple[str, bool]]
 
 
 class TrainRecord(_Part):
