@@ -1,0 +1,366 @@
+"""Opens a base model, quantized, and says what it is. The one doorway to bitsandbytes.
+
+On CPUs with AVX512-BF16, bitsandbytes repacks a 4-bit layer in place at the first forward pass in evaluation mode. From
+then on the layer passes no gradient to what is below it, and dequantizing it returns garbage; nothing warns. `open_base`
+switches that path off on every layer, so that an evaluation observes and changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from inlay.adapters import Facts, Linear
+from inlay.tuner.model_files import ModelFiles
+from inlay.tuner.problems import MachineError, Problem, RequestError, explained
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+# Kernels from the hub are code; transformers reads this once, at import.
+os.environ["USE_HUB_KERNELS"] = "0"
+
+ComputeName = Literal["auto", "fp32", "bf16", "fp16"]
+SEQ2SEQ_WITHOUT_CONTEXT = ("t5", "mt5", "umt5", "longt5")
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How a base is held in memory: bits 4 (`quant_type` nf4 or fp4), 8, 16 or 32, and the dtype it computes in."""
+
+    bits: Literal[4, 8, 16, 32] = 4
+    quant_type: Literal["nf4", "fp4"] = "nf4"
+    double_quant: bool = True
+    compute_dtype: ComputeName = "auto"
+
+    def __str__(self) -> str:
+        if self.bits == 4:
+            return f"{self.quant_type}{' double-quantized' if self.double_quant else ''}"
+        return {8: "int8", 16: "16-bit", 32: "fp32"}[self.bits]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base model.
+
+    Attributes:
+        model: frozen, in evaluation mode.
+        tokenizer: as the model's folder has it.
+        facts: what adapter methods may ask.
+        files: where it came from.
+        sha256: over config, tokenizer and weight files.
+        quantization: as loaded.
+        compute_dtype: `fp32`, `bf16` or `fp16`.
+        device: `cpu` or `cuda:0`.
+        bytes: memory of all parameters and buffers, quantization state included.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    facts: Facts
+    files: ModelFiles
+    sha256: str
+    quantization: Quantization
+    compute_dtype: str
+    device: str
+    bytes: int
+
+
+def read_config(files: ModelFiles) -> PreTrainedConfig:
+    """The model's configuration object; code that the repository brings is not run.
+
+    Raises:
+        RequestError: the architecture is unknown to transformers, or its configuration is invalid.
+    """
+    from transformers import CONFIG_MAPPING
+
+    content = files.config()
+    model_type = str(content.pop("model_type"))
+    if model_type not in CONFIG_MAPPING:
+        raise RequestError(
+            Problem(
+                f"the architecture `{model_type}` of `{files.name}` is unknown to transformers",
+                path="base.model",
+                help="a repository's own code is never run; use a model whose architecture transformers knows",
+            )
+        )
+    with explained(f"config.json of `{files.name}` is invalid", TypeError, ValueError, KeyError, AttributeError):
+        return CONFIG_MAPPING[model_type].from_dict(content)
+
+
+def read_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
+    """The model's tokenizer.
+
+    Raises:
+        RequestError: it cannot be read, or names no end-of-text token.
+    """
+    from transformers import AutoTokenizer
+
+    with explained(f"the tokenizer of `{files.name}` cannot be read", OSError, ValueError, KeyError, TypeError):
+        tokenizer = AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False, local_files_only=True)
+    if tokenizer.eos_token_id is None:
+        raise RequestError(
+            Problem(
+                f"the tokenizer of `{files.name}` names no end-of-text token (eos_token)",
+                path="base.model",
+                help="an answer could never end; add eos_token to its tokenizer_config.json",
+            )
+        )
+    return tokenizer
+
+
+def read_facts(config: PreTrainedConfig, bits: int) -> Facts:
+    """Builds the model on the meta device (no memory, no weights) and reads its shape.
+
+    Raises:
+        RequestError: the architecture is neither a causal nor a sequence-to-sequence language model.
+    """
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    with torch.device("meta"):
+        model = _auto_class(config).from_config(config)
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    head = model.get_output_embeddings()
+    linears = {}
+    for name, module in model.named_modules():
+        if isinstance(module, Conv1D):
+            linears[name] = Linear(module.nx, module.nf, True)
+        elif isinstance(module, torch.nn.Linear) and module is not head:
+            linears[name] = Linear(module.in_features, module.out_features, module.bias is not None)
+    seq2seq = bool(config.is_encoder_decoder)
+    width = getattr(text, "head_dim", None) or getattr(text, "d_kv", None) or text.hidden_size // heads
+    return Facts(
+        model_type=config.model_type,
+        kind="seq2seq" if seq2seq else "causal",
+        hidden=text.hidden_size,
+        layers=getattr(text, "num_decoder_layers", None) or text.num_hidden_layers,
+        kv_heads=getattr(text, "num_key_value_heads", None) or heads,
+        head_dim=width,
+        context=None if config.model_type in SEQ2SEQ_WITHOUT_CONTEXT else text.max_position_embeddings,
+        linears=linears,
+        modules=frozenset(name for name, _ in model.named_modules()),
+        parameters=sum(p.numel() for p in model.parameters()),
+        tied=bool(config.tie_word_embeddings),
+        bits=bits,
+    )
+
+
+def open_base(
+    files: ModelFiles,
+    quantization: Quantization,
+    facts: Facts,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    attention: str = "sdpa",
+    float_targets: Iterable[str] = (),
+) -> Base:
+    """Loads the weights, quantized, on the GPU where there is one.
+
+    Args:
+        float_targets: names of linear layers that an adapter method needs as plain layers. They are quantized first and
+            then hold the dequantized weights, so that the model computes the same function as with 4-bit layers.
+
+    Raises:
+        MachineError: bitsandbytes is missing or cannot work here, or memory does not suffice.
+        RequestError: the files do not hold this architecture's weights.
+    """
+    import torch
+
+    config = read_config(files)
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    dtype = _compute_dtype(quantization, device)
+    arguments: dict[str, object] = {}
+    if quantization.bits in (4, 8):
+        _import_bitsandbytes()
+        arguments = {"quantization_config": _bitsandbytes_config(quantization, dtype), "device_map": {"": device}}
+    try:
+        with explained(f"the weights of `{files.name}` cannot be loaded", ValueError, KeyError, OSError, ImportError):
+            model, info = _auto_class(config).from_pretrained(
+                files.folder,
+                config=config,
+                dtype=dtype,
+                attn_implementation=_attention(config, attention),
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                output_loading_info=True,
+                **arguments,
+            )
+    except torch.OutOfMemoryError as error:
+        raise MachineError(f"out of memory while loading `{files.name}`: {error}", help="use a smaller base") from error
+    _refuse_random_weights(files, info)
+    model = model.to(device) if quantization.bits > 8 else model
+    _switch_off_repacking(model)
+    _replace_by_float(model, float_targets, dtype)
+    model.requires_grad_(False).eval()
+    return Base(
+        model=model,
+        tokenizer=tokenizer,
+        facts=facts,
+        files=files,
+        sha256=files.sha256(),
+        quantization=quantization,
+        compute_dtype=_name(dtype),
+        device=device,
+        bytes=_bytes_in_memory(model),
+    )
+
+
+def dequantize(layer: nn.Module) -> torch.Tensor:
+    """The weight of a quantized linear layer, shape (out, in), in the dtype it was quantized from.
+
+    Raises:
+        TypeError: the layer is not a bitsandbytes layer.
+    """
+    import bitsandbytes as bnb
+
+    if isinstance(layer, bnb.nn.Linear4bit):
+        return bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    if isinstance(layer, bnb.nn.Linear8bitLt):
+        state = layer.weight
+        scale = state.SCB if state.SCB is not None else layer.state.SCB
+        return bnb.functional.int8_vectorwise_dequant(state.data, scale)
+    raise TypeError(f"{type(layer).__name__} is not a quantized layer")
+
+
+def _auto_class(config: PreTrainedConfig):
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    )
+
+    if config.is_encoder_decoder and config.model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        return AutoModelForSeq2SeqLM
+    encoder = config.model_type.replace("_", "-") in ("bert", "roberta", "xlm-roberta", "electra", "deberta-v2")
+    if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not encoder:
+        return AutoModelForCausalLM
+    raise RequestError(
+        Problem(
+            f"`{config.model_type}` is neither a causal nor a sequence-to-sequence language model",
+            path="base.model",
+            help="use a model that writes text, such as a Llama, Qwen, GPT-2, GPT-NeoX, Gemma, Mistral or T5",
+        )
+    )
+
+
+def _attention(config: PreTrainedConfig, asked: str) -> str:
+    """`sdpa` falls back to `eager`, which computes the same, on the few architectures that lack it (GPT-Neo)."""
+    from importlib.util import find_spec
+
+    if asked == "flash_attention_2" and find_spec("flash_attn") is None:
+        raise MachineError("base.attention: flash_attention_2 needs the package flash-attn", help="pip install flash-attn")
+    supported = _auto_class(config)._model_mapping[type(config)]._supports_sdpa
+    return "eager" if asked == "sdpa" and not supported else asked
+
+
+def _compute_dtype(quantization: Quantization, device: str) -> torch.dtype:
+    """`auto`: fp32 on a CPU, where results are then independent of batching; on CUDA bf16, or fp16 on older cards."""
+    import torch
+
+    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if quantization.bits == 32:
+        return torch.float32
+    if quantization.compute_dtype != "auto":
+        return named[quantization.compute_dtype]
+    if device == "cpu":
+        return torch.bfloat16 if quantization.bits == 16 else torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def _name(dtype: torch.dtype) -> str:
+    return {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}[str(dtype)]
+
+
+def _import_bitsandbytes() -> None:
+    """Imports bitsandbytes without letting it fetch a kernel from the hub, which is code."""
+    import logging
+
+    if "bitsandbytes" in sys.modules:
+        return
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    absent = "kernels" not in sys.modules
+    if absent:
+        sys.modules["kernels"] = None  # type: ignore[assignment]
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise MachineError(
+            f"4-bit and 8-bit bases need bitsandbytes, which cannot be imported ({error})",
+            help="pip install 'bitsandbytes>=0.50', or set base.quantization.bits: 16",
+        ) from error
+    finally:
+        if absent:
+            del sys.modules["kernels"]
+
+
+def _bitsandbytes_config(quantization: Quantization, dtype: torch.dtype):
+    from transformers import BitsAndBytesConfig
+
+    if quantization.bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization.quant_type,
+        bnb_4bit_use_double_quant=quantization.double_quant,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _refuse_random_weights(files: ModelFiles, info: dict[str, object]) -> None:
+    """transformers fills a missing weight with random numbers and warns; here it is an error."""
+    wrong = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in info.get(kind) or ())
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise RequestError(
+            Problem(
+                f"the weight files of `{files.name}` lack `{wrong[0]}`{more}, or it has another shape than config.json says",
+                path="base.model",
+                help="the folder mixes two models, or is incomplete: fetch it again",
+            )
+        )
+
+
+def _switch_off_repacking(model: nn.Module) -> None:
+    if "bitsandbytes" not in sys.modules:
+        return
+    import bitsandbytes as bnb
+
+    for module in model.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _replace_by_float(model: nn.Module, names: Iterable[str], dtype: torch.dtype) -> None:
+    """Puts plain linear layers with the dequantized weights in place of the quantized layers called `names`."""
+    import torch
+
+    for name in names:
+        layer = model.get_submodule(name)
+        if type(layer).__module__.partition(".")[0] != "bitsandbytes":
+            continue
+        weight = dequantize(layer).to(dtype)
+        plain = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+        plain.weight = torch.nn.Parameter(weight, requires_grad=False)
+        plain.bias = layer.bias
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, plain)
+
+
+def _bytes_in_memory(model: nn.Module) -> int:
+    """Parameters, buffers and quantization state, shared tensors counted once."""
+    seen: dict[int, int] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        seen[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        state = getattr(tensor, "quant_state", None)
+        for part in (state.as_dict(packed=True).values() if state is not None else ()):
+            seen[part.data_ptr()] = part.numel() * part.element_size()
+    return sum(seen.values())
