@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "prompt"]
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of a conversation. `trained`: its text is an answer that training learns from."""
+    """One turn of a conversation, or a task's `prompt`, which is no turn: where a model has no chat template it stands
+    as it is, where it has one it is a user's message. `trained`: its text is an answer that training learns from."""
 
     role: Role
     text: str

@@ -1,0 +1,257 @@
+"""Examples to token ids: the one function that training, scoring and generation share.
+
+A conversation is a chain of pieces, one for each assistant turn: a header that the model reads, an answer that it is to
+write, and an end. Each piece is tokenized by itself, so the ids of a prompt never depend on the answer that follows it,
+and what the model sees in training before an answer is, token for token, what it sees when it is asked to generate.
+
+With a chat template the texts of the pieces are the template's. Without one they are plain:
+
+    System: ...\\n               a task's prompt stands as it is, and its answer after one space:
+    User: ...\\n
+    Bot: ANSWER<eos>\\n           {document}\\n\\nSummary: ANSWER<eos>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from inlay.eval import Choice, Example, Turn
+from inlay.tuner.problems import Problem, RequestError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SPEAKERS = {"system": "System", "user": "User", "assistant": "Bot"}
+# Put before a text to keep SentencePiece tokenizers from writing a space before it; see `_tokenize_answer`.
+ANCHORS = ("\n", ".", "x", "0")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One training row.
+
+    Attributes:
+        ids: decoder tokens; for a sequence-to-sequence model, the answer alone.
+        trained: for each of them, whether it is a label.
+        source: encoder tokens; empty for a causal model.
+        answer_start: where the last answer begins in `ids`.
+    """
+
+    ids: tuple[int, ...]
+    trained: tuple[bool, ...]
+    source: tuple[int, ...]
+    answer_start: int
+
+
+@dataclass(frozen=True)
+class _Piece:
+    header: str
+    answer: str
+    end: str
+    trained: bool
+
+
+class Renderer:
+    """Renders examples for one tokenizer.
+
+    Attributes:
+        prompt_format: `chat template` or `plain`.
+        stop_ids: tokens at which generation ends.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        kind: Literal["causal", "seq2seq"],
+        loss_on: Literal["answer", "all"] = "answer",
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.kind = kind
+        self.loss_on = loss_on
+        self.prompt_format = "chat template" if tokenizer.chat_template else "plain"
+        self._eos = int(tokenizer.eos_token_id)
+        self._specials = frozenset(tokenizer.all_special_ids) | frozenset(
+            i for i, token in tokenizer.added_tokens_decoder.items() if token.special
+        )
+        self._bos = self._start_ids()
+        self.stop_ids = tuple(dict.fromkeys((self._eos, self._end_id())))
+
+    def prompt_ids(self, turns: Sequence[Turn]) -> tuple[int, ...]:
+        """What the model reads before it answers; for a sequence-to-sequence model, the encoder's tokens."""
+        pieces = self._pieces((*turns, Turn("assistant", "")))
+        if self.kind == "seq2seq":
+            return self._encoder_ids(pieces)
+        ids = [*self._bos]
+        for piece in pieces[:-1]:
+            ids += self._encode_piece(piece)[0]
+        return (*ids, *self._header_ids(pieces[-1].header, first=not ids or ids == list(self._bos)))
+
+    def prompt_text(self, turns: Sequence[Turn]) -> str:
+        """The text of `prompt_ids`."""
+        pieces = self._pieces((*turns, Turn("assistant", "")))
+        eos = "" if self.prompt_format == "chat template" else str(self.tokenizer.eos_token)
+        return "".join(p.header + p.answer + (p.end or eos) for p in pieces[:-1]) + pieces[-1].header
+
+    def answer_ids(self, turns: Sequence[Turn], answer: str) -> tuple[int, ...]:
+        """The tokens of `answer` after these turns, up to and with the token that ends it."""
+        piece = self._pieces((*turns, Turn("assistant", answer)))[-1]
+        if self.kind == "seq2seq":
+            return (*self._plain_ids(answer.strip()), self._eos)
+        ids, trained, _ = self._encode_piece(piece)
+        return tuple(token for token, label in zip(ids, trained, strict=True) if label)
+
+    def rows(self, example: Example) -> list[Rendered]:
+        """The training rows of one example: one, or one a trained turn where the template or the model needs it."""
+        answer = example.labels[example.gold] if isinstance(example, Choice) else example.references[0]
+        turns = (*example.turns, Turn("assistant", answer, trained=True))
+        wanted = [i for i, turn in enumerate(turns) if turn.trained]
+        if self.kind == "seq2seq":
+            return [self._pair(turns[:i], turns[i].text) for i in wanted]
+        if len(wanted) > 1 and not self._stable(turns):
+            return [self._row((*_untrained(turns[:i]), turns[i])) for i in wanted]
+        return [self._row(turns)]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Generated ids to text: cut at the first stop token, special tokens left out, outer blanks stripped."""
+        kept: list[int] = []
+        for token in ids:
+            if token in self.stop_ids:
+                break
+            kept.append(token)
+        return self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+
+    def _row(self, turns: Sequence[Turn]) -> Rendered:
+        ids, trained, start = [*self._bos], [False] * len(self._bos), 0
+        for piece in self._pieces(turns):
+            start = len(ids)
+            new, labels, header = self._encode_piece(piece, first=start == len(self._bos))
+            start += header
+            ids += new
+            trained += [label and piece.trained for label in labels]
+        if self.loss_on == "all":
+            trained = [True] * len(ids)
+        return Rendered(tuple(ids), tuple(trained), (), start)
+
+    def _pair(self, turns: Sequence[Turn], answer: str) -> Rendered:
+        ids = self.answer_ids(turns, answer)
+        return Rendered(ids, (True,) * len(ids), self.prompt_ids(turns), 0)
+
+    def _pieces(self, turns: Sequence[Turn]) -> list[_Piece]:
+        """Cuts the turns at every assistant turn; the last turn is one."""
+        if self.prompt_format == "plain":
+            return _plain_pieces(turns)
+        pieces, done = [], ""
+        for i, turn in enumerate(turns):
+            if turn.role != "assistant":
+                continue
+            before = self._template(turns[:i], open_answer=True)
+            if not before.startswith(done):  # the template rewrites history: everything before is one header
+                pieces, done = [], ""
+            text = turn.text.strip()
+            after = self._template((*turns[:i], Turn("assistant", text)), open_answer=False) if text else before
+            tail = after[len(before) :] if after.startswith(before) else text
+            head, found, end = tail.partition(text) if text else ("", "", "")
+            if text and not found:
+                raise RequestError(
+                    Problem("the chat template does not print the assistant's text unchanged", path="base.model")
+                )
+            pieces.append(_Piece(before[len(done) :] + head, text, end, turn.trained))
+            done = before + head + text + end
+        return pieces
+
+    def _template(self, turns: Sequence[Turn], *, open_answer: bool) -> str:
+        messages = [{"role": "user" if t.role == "prompt" else t.role, "content": t.text} for t in turns]
+        try:
+            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=open_answer)
+        except Exception as error:  # a template raises what it likes
+            raise RequestError(
+                Problem(
+                    f"the chat template refuses this conversation: {str(error).splitlines()[0]}",
+                    path="base.model",
+                    help="many templates know no system message, or want user and assistant to alternate",
+                )
+            ) from error
+
+    def _stable(self, turns: Sequence[Turn]) -> bool:
+        """Whether all assistant turns fit in one row: history is rendered the same however it goes on."""
+        return len(self._pieces(turns)) == sum(turn.role == "assistant" for turn in turns)
+
+    def _encode_piece(self, piece: _Piece, *, first: bool = False) -> tuple[list[int], list[bool], int]:
+        """Ids of header, answer and end; which of them are the answer's up to its end token; the header's length."""
+        header = list(self._header_ids(piece.header, first=first))
+        answer = self._tokenize_answer(header, piece.header, piece.answer)
+        end = self._plain_ids(piece.end) if piece.end else [self._eos]
+        stop = next((i for i, token in enumerate(end) if token in self._specials), None)
+        if stop is None:  # the template ends no turn with a special token, so the model's own end of text does
+            end, stop = [self._eos], 0
+        labels = [False] * len(header) + [True] * (len(answer) + stop + 1) + [False] * (len(end) - stop - 1)
+        return [*header, *answer, *end], labels, len(header)
+
+    def _tokenize_answer(self, header_ids: list[int], header: str, answer: str) -> list[int]:
+        """The answer's tokens such that header and answer together decode to header + answer.
+
+        The joint tokenization is cut at the header's end if that falls between two tokens. Otherwise the answer is
+        tokenized by itself; SentencePiece tokenizers then write a space before it, which is undone by tokenizing it
+        without its own leading space, or behind an anchor that is cut off again.
+        """
+        joint = self._plain_ids(header + answer)
+        if joint[: len(header_ids)] == header_ids:
+            return joint[len(header_ids) :]
+        candidates = [self._plain_ids(answer)]
+        if answer.startswith(" "):
+            candidates.append(self._plain_ids(answer[1:]))
+        for anchor in ANCHORS:
+            ids, both = self._plain_ids(anchor), self._plain_ids(anchor + answer)
+            if both[: len(ids)] == ids:
+                candidates.append(both[len(ids) :])
+        expected = self._text(self._plain_ids(header)) + answer
+        return next((ids for ids in candidates if self._text([*header_ids, *ids]) == expected), candidates[0])
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    def _header_ids(self, header: str, *, first: bool) -> list[int]:
+        ids = self._plain_ids(header)
+        doubled = first and self._bos and tuple(ids[: len(self._bos)]) == self._bos
+        return ids[len(self._bos) :] if doubled else ids
+
+    def _plain_ids(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+
+    def _encoder_ids(self, pieces: Sequence[_Piece]) -> tuple[int, ...]:
+        text = "".join(p.header + p.answer + (p.end or "\n") for p in pieces[:-1]) + pieces[-1].header
+        return tuple(self.tokenizer(text)["input_ids"])
+
+    def _start_ids(self) -> tuple[int, ...]:
+        """What the tokenizer itself puts before a plain text: nothing, or one token."""
+        bare, full = self._plain_ids("a"), self.tokenizer("a")["input_ids"]
+        for start in range(len(full) - len(bare) + 1):
+            if full[start : start + len(bare)] == bare:
+                return tuple(full[:start])
+        return ()
+
+    def _end_id(self) -> int:
+        """The token that ends an assistant turn in the chat template, or the end of text."""
+        if self.prompt_format == "plain":
+            return self._eos
+        piece = self._pieces((Turn("user", "a"), Turn("assistant", "b")))[-1]
+        return next((token for token in self._plain_ids(piece.end) if token in self._specials), self._eos)
+
+
+def _untrained(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    return tuple(Turn(turn.role, turn.text) for turn in turns)
+
+
+def _plain_pieces(turns: Sequence[Turn]) -> list[_Piece]:
+    pieces, header = [], ""
+    for turn in turns:
+        if turn.role == "assistant":
+            opened = header if header and turns[0].role == "prompt" else f"{header}{SPEAKERS['assistant']}:"
+            text = turn.text.strip()
+            pieces.append(_Piece(opened, f" {text}" if text else "", "", turn.trained))
+            header = "\n"
+        else:
+            header += turn.text if turn.role == "prompt" else f"{SPEAKERS[turn.role]}: {turn.text.strip()}\n"
+    return pieces
