@@ -1,6 +1,6 @@
 """The contract of an adapter method. Every other module of this folder is one method.
 
-`method: lora` in a recipe names the module `adapters/lora.py` and in it the class `Lora`: the folder is the registry.
+`method: lora` in a recipe names the module `adapters/lora.py` and the one `Method` in it: the folder is the registry.
 A method has two halves. The light half, `Method`, holds options and answers questions from `Facts` alone, before any
 weight is loaded; its module imports pydantic and this contract, nothing heavy. The heavy half, `Adapted`, is what
 `attach` returns: a model with the adapter in it.
@@ -186,4 +186,8 @@ def find(name: str) -> type[Method]:
         hint = f"; did you mean `{close[0]}`?" if close else ""
         raise LookupError(f"unknown adapter method `{name}`{hint} (known: {', '.join(names())})")
     module = importlib.import_module(f"{__name__}.{name}")
-    return getattr(module, "".join(part.capitalize() for part in name.split("_")))
+    return next(
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__
+    )

@@ -1,0 +1,200 @@
+"""The heavy half that all methods made of PEFT share: attaching from a seed, strict loading, exact state.
+
+Imported by `attach` and `load` only. What PEFT does on its own and this module does not: draw initial weights from the
+global generator, warn and go on when a checkpoint's tensors do not fit, ask the hub whether a vocabulary was resized,
+write a model card, and write the base's absolute path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from peft import (
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from inlay.adapters import Adapted, Kind
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+TASK_TYPES: dict[Kind, str] = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}
+
+NO_EFFECT_ON_OUTPUT = frozenset(
+    {
+        "auto_mapping",
+        "base_model_name_or_path",
+        "dropout",
+        "fan_in_fan_out",
+        "inference_mode",
+        "init_lora_weights",
+        "init_std",
+        "init_weights",
+        "lora_dropout",
+        "peft_version",
+        "placement",
+        "revision",
+        "runtime_config",
+        "target_modules",
+        "task_type",
+    }
+)
+"""Fields of PEFT configs that may differ between a saved adapter and the options it is loaded with: they do not change
+what trained weights compute, or (targets, placement) differ exactly when the names of the tensors do."""
+
+
+class PeftAdapted(Adapted):
+    """A base wrapped by PEFT, with one adapter called `default`."""
+
+    def __init__(self, model: PeftModel, own: tuple[str, ...]) -> None:
+        self.model = model
+        self._own = own
+        # Prompt learning puts its keys into a new cache at every call, so a filled cache continues in the base.
+        self.inner = model.get_base_model() if model.active_peft_config.is_prompt_learning else model
+
+    @contextlib.contextmanager
+    def disabled(self) -> Iterator[None]:
+        with self.model.disable_adapter():
+            yield
+
+    def state(self) -> dict[str, Tensor]:
+        tensors = _tensors(self.model)
+        return {name: tensors[name].detach().clone() for name in self._own}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        present = _tensors(self.model)
+        own = {name: present[name] for name in self._own}
+        require_equal_shapes(own, tensors, "the saved state")
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                own[name].copy_(tensor)
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = get_peft_model_state_dict(self.model, save_embedding_layers=False)
+        # Clones: safetensors refuses views and tensors that share memory.
+        save_file({name: t.detach().cpu().clone() for name, t in tensors.items()}, folder / WEIGHTS, {"format": "pt"})
+        fields = self.model.active_peft_config.to_dict() | {"inference_mode": True}
+        base = str(self.model.config.name_or_path)
+        fields["base_model_name_or_path"] = None if not base or Path(base).exists() else base
+        ordered = {name: sorted(value) if isinstance(value, set) else value for name, value in fields.items()}
+        (folder / CONFIG).write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def attach(config: PeftConfig, model: nn.Module, *, seed: int) -> PeftAdapted:
+    """Puts a fresh adapter on `model` in place; only its weights require gradients afterwards.
+
+    The initial weights depend on `seed` alone: they are drawn in a fork of torch's generators, so whatever drew random
+    numbers before (another method, an evaluation) changes nothing here, and nothing drawn later notices this.
+
+    Args:
+        config: PEFT's configuration of the method; PEFT completes it in place.
+        model: the base, as loaded.
+        seed: of the initial weights.
+    """
+    known = {name.replace(".base_layer", "") for name in _tensors(model)}
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        wrapped = get_peft_model(model, config)
+    prefix = "base_model." if config.is_prompt_learning else "base_model.model."
+    plain = {name: name.removeprefix(prefix).replace(".base_layer", "") for name in _tensors(wrapped)}
+    return PeftAdapted(wrapped, tuple(name for name, base_name in plain.items() if base_name not in known))
+
+
+def load(config: PeftConfig, folder: Path, model: nn.Module) -> PeftAdapted:
+    """Puts the adapter saved in `folder` on `model`, trainable, after checking that it is what `config` describes.
+
+    Raises:
+        ValueError: a file is missing or broken; an option that changes the output differs; a tensor is missing,
+            unexpected or of another shape. The message names the first few.
+    """
+    _require_equal_options(config, folder)
+    tensors = read_weights(folder)
+    adapted = attach(config, model, seed=0)
+    expected = get_peft_model_state_dict(adapted.model, save_embedding_layers=False)
+    require_equal_shapes(expected, tensors, str(folder / WEIGHTS))
+    set_peft_model_state_dict(adapted.model, tensors)
+    return adapted
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of the adapter in `folder`, on the CPU.
+
+    Raises:
+        ValueError: the file is missing or is not safetensors.
+    """
+    path = folder / WEIGHTS
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no {WEIGHTS}") from None
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def require_equal_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:
+    """Checks that `found` has the names and shapes of `expected`.
+
+    Raises:
+        ValueError: it has not; names up to three tensors of each kind.
+    """
+    faults = {
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [name for name in found if name not in expected],
+        "of another shape": [
+            f"{name} ({_shape(found[name])} instead of {_shape(tensor)})"
+            for name, tensor in expected.items()
+            if name in found and found[name].shape != tensor.shape
+        ],
+    }
+    said = [
+        f"{len(names)} {kind}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        for kind, names in faults.items()
+        if names
+    ]
+    if said:
+        raise ValueError(f"{source} does not fit this adapter on this base: {'; '.join(said)}")
+
+
+def _require_equal_options(config: PeftConfig, folder: Path) -> None:
+    path = folder / CONFIG
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no {CONFIG}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if saved.get("peft_type") != config.peft_type:
+        raise ValueError(f"{path} holds a {saved.get('peft_type')} adapter, not {str(config.peft_type).split('.')[-1]}")
+    kind = PEFT_TYPE_TO_CONFIG_MAPPING[config.peft_type]
+    names = {field.name for field in dataclasses.fields(kind)} - NO_EFFECT_ON_OUTPUT
+    default = kind()
+    for name in sorted(names):
+        wanted, found = getattr(config, name), saved.get(name, getattr(default, name))
+        if wanted != found:
+            raise ValueError(
+                f"{path}: the adapter was trained with {name} = {found}, but {name} = {wanted} is asked for"
+            )
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and saved buffers by name, shared ones once."""
+    tensors: dict[str, Tensor] = dict(model.named_parameters())
+    saved = model.state_dict().keys()
+    tensors |= {name: buffer for name, buffer in model.named_buffers() if name in saved}
+    return tensors
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"

@@ -1,0 +1,95 @@
+"""LoRA: a trained low-rank matrix beside each frozen linear layer.
+
+    y = W x + (alpha / r) B A x        A: r x in, B: out x r, W: out x in (frozen)
+
+B starts at zero, so the first forward pass is the base's. With `use_rslora` the factor is alpha / sqrt(r), which keeps
+the size of the update independent of the rank (Kalajdzievski 2023, arXiv:2312.03732).
+Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685, section 4.1.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from inlay.adapters import Adapted, Facts, Method, Training, _targets
+from inlay.adapters import Options as BaseOptions
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from torch import nn
+
+
+class Lora(Method):
+    """A low-rank update of linear layers; mergeable."""
+
+    title: ClassVar[str] = "LoRA"
+    paper: ClassVar[str] = "Hu et al. 2021, arXiv:2106.09685"
+    learning_rate: ClassVar[float] = 2e-4
+
+    class Options(BaseOptions):
+        """Options of LoRA.
+
+        Attributes:
+            r: rank of the update.
+            lora_alpha: the update is scaled by lora_alpha / r.
+            lora_dropout: dropout on the input of A while training.
+            target_modules: `all-linear`, or names of linear layers; a name is a full module name or its trailing parts.
+            use_rslora: scale by lora_alpha / sqrt(r) instead.
+            init_lora_weights: `true`: A uniform as in a linear layer; `gaussian`: A normal with std 1 / r.
+        """
+
+        r: int = Field(16, ge=1, le=4096)
+        lora_alpha: float = Field(32, gt=0)
+        lora_dropout: float = Field(0.0, ge=0, lt=1)
+        target_modules: Literal["all-linear"] | tuple[str, ...] = Field("all-linear", min_length=1)
+        use_rslora: bool = False
+        init_lora_weights: Literal[True, "gaussian"] = True
+
+    options: Options
+
+    def targets(self, facts: Facts) -> tuple[str, ...]:
+        names = self.options.target_modules
+        return tuple(facts.linears) if names == "all-linear" else _targets.matching(names, facts.linears)
+
+    def refusal(self, facts: Facts, training: Training) -> str | None:
+        if reason := super().refusal(facts, training):
+            return reason
+        names = self.options.target_modules
+        return None if names == "all-linear" else _targets.refusal(names, facts.linears, facts)
+
+    def trainable(self, facts: Facts) -> int:
+        layers = [facts.linears[name] for name in self.targets(facts)]
+        return sum(self.options.r * (layer.in_features + layer.out_features) for layer in layers)
+
+    def attach(self, model: nn.Module, facts: Facts, *, seed: int) -> Adapted:
+        from inlay.adapters import _peft
+
+        return _peft.attach(self._config(model, facts), model, seed=seed)
+
+    def load(self, folder: Path, model: nn.Module, facts: Facts) -> Adapted:
+        from inlay.adapters import _peft
+
+        return _peft.load(self._config(model, facts), folder, model)
+
+    def _config(self, model: nn.Module, facts: Facts) -> LoraConfig:
+        from peft import LoraConfig
+        from transformers.pytorch_utils import Conv1D
+
+        from inlay.adapters._peft import TASK_TYPES
+
+        targets = self.targets(facts)
+        options = self.options
+        return LoraConfig(
+            task_type=TASK_TYPES[facts.kind],
+            r=options.r,
+            lora_alpha=options.lora_alpha,
+            lora_dropout=options.lora_dropout,
+            use_rslora=options.use_rslora,
+            init_lora_weights=options.init_lora_weights,
+            target_modules=list(targets),
+            # GPT-2's own layer stores its weight transposed.
+            fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in targets),
+        )
