@@ -1,0 +1,206 @@
+"""Scores with their uncertainty, from records: what a benchmark reports and what a change against another model earned.
+
+Intervals are over examples: other examples of the same kind would have given another score. A resample draws n
+examples with replacement, which is to weight each one's statistics with a multinomial count, so that many resamples are
+one matrix product; the interval lies between the 2.5th and the 97.5th percentile (Efron and Tibshirani 1993, ch. 13).
+Shares of examples get Wilson's interval (1927), which holds at 0 and 100 % too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Literal
+
+from inlay.eval import Change, MeasurementError, Record, Score
+from inlay.eval.metrics import Metric, gather
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RESAMPLES = 2000
+# With fewer examples no change is told from chance: if all five of five move one way, a sign test gives p = 0.06.
+FEWEST = 6
+_Z95 = NormalDist().inv_cdf(0.975)
+_BLOCK = 2**20  # weights held at once
+
+
+def summarize(
+    metrics: Sequence[Metric], records: Sequence[Record], *, seed: int
+) -> tuple[dict[str, Score], dict[str, list[float]]]:
+    """The scores of all metrics by name, and of those that have any, the values of each example in their order.
+
+    Raises:
+        MeasurementError: no records, a record that cannot be scored, or a score that is not finite.
+    """
+    scores: dict[str, Score] = {}
+    examples: dict[str, list[float]] = {}
+    for metric in metrics:
+        gathered = gather(metric, records)
+        counts = {len(record.references) for record in records}
+        signature = metric.signature(counts.pop() if len(counts) == 1 else None)
+        for name, (value, ci95, note) in zip(metric.scores, interval(metric, gathered, seed=seed), strict=True):
+            scores[name] = Score(value, ci95, metric.unit, metric.higher_is_better, signature, len(records), note)
+        if metric.per_example:
+            values = metric.example_values(gathered)
+            examples |= {name: values[:, column].tolist() for column, name in enumerate(metric.scores)}
+    return scores, examples
+
+
+def compare(metrics: Sequence[Metric], new: Sequence[Record], old: Sequence[Record], *, seed: int) -> dict[str, Change]:
+    """The change of every score from `old` to `new`, by name.
+
+    Raises:
+        MeasurementError: the two do not hold the same examples, answers and scored tokens, or one cannot be scored.
+    """
+    _check_pairs(new, old)
+    changes: dict[str, Change] = {}
+    for metric in metrics:
+        found = change(metric, gather(metric, new), gather(metric, old), seed=seed)
+        changes |= zip(metric.scores, found, strict=True)
+    return changes
+
+
+def interval(
+    metric: Metric, gathered: NDArray[np.float64], *, seed: int, resamples: int = RESAMPLES
+) -> list[tuple[float, tuple[float, float] | None, str]]:
+    """Value, 95 % interval and how it was made, for each score of the metric.
+
+    Args:
+        metric: whose statistics these are.
+        gathered: statistics, shape (n, k).
+        seed: of the resamples; the same seed and n give the same resamples for every metric.
+        resamples: how many.
+
+    Returns:
+        One triple per score, in the metric's unit. The interval is None for a single example, and, with the note
+        `constant`, where no resample differs from another.
+
+    Raises:
+        MeasurementError: a score is not finite.
+    """
+    import numpy as np
+
+    n = len(gathered)
+    values = metric.value(gathered.sum(axis=0), n)
+    _check_finite(metric, values)
+    if n < 2:
+        return [(value, None, "one example") for value in values.tolist()]
+    if metric.proportion:
+        return [(value, _wilson(value / 100, n), "Wilson") for value in values.tolist()]
+    drawn = np.concatenate([metric.value(sums, n) for sums in _resampled(gathered, resamples, seed)])
+    return [
+        (value, ends, "bootstrap" if ends else "constant")
+        for value, ends in zip(values.tolist(), _percentiles(drawn), strict=True)
+    ]
+
+
+def change(
+    metric: Metric,
+    new: NDArray[np.float64],
+    old: NDArray[np.float64],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> list[Change]:
+    """The change of each score, with a paired interval: both models are scored on the same resamples.
+
+    Args:
+        metric: whose statistics these are.
+        new, old: statistics of the same examples in the same order, shape (n, k).
+        seed: of the resamples.
+        resamples: how many.
+
+    Returns:
+        One change per score: a difference, or for a ratio scale the difference in % of the old value. Its verdict is
+        `same` where all examples' statistics are, `better` or `worse` where the interval excludes zero.
+
+    Raises:
+        MeasurementError: a change is not finite.
+    """
+    import numpy as np
+
+    n, k = old.shape
+
+    def differences(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        after, before = metric.value(sums[..., :k], n), metric.value(sums[..., k:], n)
+        return 100 * (after / before - 1) if metric.ratio else after - before
+
+    paired = np.hstack([new, old])
+    values = differences(paired.sum(axis=0))
+    _check_finite(metric, values)
+    unit = "%" if metric.ratio else "pp" if metric.unit == "%" else metric.unit
+    if np.array_equal(new, old):
+        return [Change(0.0, None, unit, "same") for _ in metric.scores]
+    drawn = np.concatenate([differences(sums) for sums in _resampled(paired, resamples, seed)])
+    # Resamples that all agree are no interval of a score, but of a change they say that every example moved alike.
+    ends = [found or (value, value) for value, found in zip(values.tolist(), _percentiles(drawn), strict=True)]
+    return [
+        Change(value, ci95 if n > 1 else None, unit, _verdict(ci95, n, metric.higher_is_better))
+        for value, ci95 in zip(values.tolist(), ends, strict=True)
+    ]
+
+
+def _resampled(gathered: NDArray[np.float64], resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """Sums of statistics over resampled examples, in blocks of shape (some, k): a bounded number of weights at once."""
+    import numpy as np
+
+    n = len(gathered)
+    generator = np.random.default_rng(seed)
+    share = np.full(n, 1 / n)
+    block = max(1, _BLOCK // n)
+    for start in range(0, resamples, block):
+        weights = generator.multinomial(n, share, size=min(block, resamples - start))
+        yield weights.astype(np.float64) @ gathered
+
+
+def _percentiles(drawn: NDArray[np.float64]) -> list[tuple[float, float] | None]:
+    """The 2.5th and 97.5th percentile of each column; None for a column without spread beyond rounding."""
+    import numpy as np
+
+    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+    rounding = 1e-9 * np.maximum(1.0, np.abs(drawn).max(axis=0))
+    flat = np.ptp(drawn, axis=0) <= rounding
+    ends = zip(low.tolist(), high.tolist(), strict=True)
+    return [None if still else pair for still, pair in zip(flat, ends, strict=True)]
+
+
+def _wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's score interval of a share between 0 and 1 among n, in %."""
+    spread = _Z95**2 / n
+    center = (share + spread / 2) / (1 + spread)
+    half = (spread * (share * (1 - share) + spread / 4)) ** 0.5 / (1 + spread)
+    return 100 * max(0.0, center - half), 100 * min(1.0, center + half)
+
+
+def _verdict(
+    ci95: tuple[float, float], n: int, higher_is_better: bool | None
+) -> Literal["better", "worse", "unclear", "same"]:
+    """The word that the interval of a change earned."""
+    low, high = ci95
+    if n < FEWEST or low <= 0 <= high or higher_is_better is None:
+        return "unclear"
+    return "better" if (low > 0) == higher_is_better else "worse"
+
+
+def _check_finite(metric: Metric, values: NDArray[np.float64]) -> None:
+    import numpy as np
+
+    if not np.isfinite(values).all():
+        raise MeasurementError(f"{metric.title} is {values.tolist()}: a finite number was expected")
+
+
+def _check_pairs(new: Sequence[Record], old: Sequence[Record]) -> None:
+    """Refuses two sets of records that are not of the same examples, answers and scored tokens, in the same order."""
+    if len(new) != len(old):
+        raise MeasurementError(f"{len(new)} examples of one model cannot be paired with {len(old)} of another")
+    for position, (one, other) in enumerate(zip(new, old, strict=True), start=1):
+        if one.id != other.id:
+            raise MeasurementError(f"example {position} is `{one.id}` for one model and `{other.id}` for the other")
+        for what in ("references", "labels", "tokens", "label_tokens"):
+            if getattr(one, what) != getattr(other, what):
+                raise MeasurementError(
+                    f"example `{one.id}` was scored over different {what.replace('_', ' ')} by the two models: "
+                    f"{getattr(one, what)} and {getattr(other, what)}"
+                )
