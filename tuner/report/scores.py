@@ -1,0 +1,173 @@
+"""The score table, line by line, as both the page and the terminal show it; and what it amounts to in one sentence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from inlay.tuner.records import ChangeRecord, RunRecord, ScoreRecord
+from inlay.tuner.report.figures import MISSING, count, counted, figure, interval
+from inlay.tuner.report.text import one_line
+
+_SPELLING = {
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougel": "ROUGE-L",
+    "rougelsum": "ROUGE-Lsum",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "f1": "F1",
+    "macrof1": "macro-F1",
+    "f1macro": "macro-F1",
+    "microf1": "micro-F1",
+}
+_DIRECTION = {True: "higher", False: "lower", None: ""}
+_SUFFIX = {"%": " %", "pp": " pp"}
+_VERDICTS = {  # verdict -> how the sentence starts with it, how it goes on with it
+    "worse": ("is worse than the base", "worse"),
+    "unclear": ("cannot be told apart from the base", "unclear"),
+    "same": ("scores the same as the base", "the same"),
+    "better": ("is better than the base", "better"),
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One score: every cell as it is printed. A missing cell is `-`, and `reasons` says why."""
+
+    key: str
+    name: str
+    direction: str
+    unit: str
+    base: str
+    base_interval: str
+    tuned: str
+    tuned_interval: str
+    change: str
+    change_interval: str
+    verdict: str
+    reasons: tuple[str, ...]
+
+
+def score_name(key: str) -> str:
+    """The usual spelling of a score's name: `rougeL` is ROUGE-L, `bits_per_byte` is bits per byte."""
+    plain = "".join(character for character in key.lower() if character.isalnum())
+    return _SPELLING.get(plain) or one_line(key.replace("_", " "))
+
+
+def trained(record: RunRecord) -> bool:
+    """Whether the run was to train anything; the method `none` only scores the base."""
+    return record.adapter is None or record.adapter.method != "none"
+
+
+def lines(record: RunRecord) -> list[Line]:
+    """One line a score, in the order of the record; of a run that trains nothing, the base's scores alone."""
+    if record.metrics is None:
+        return []
+    tuned, base, change = record.metrics.tuned, record.metrics.base, record.metrics.change
+    if not trained(record):
+        return [_line(key, None, score, None, ()) for key, score in (base or tuned).items()]
+    found = [(key, tuned.get(key), base.get(key), change.get(key)) for key in dict.fromkeys([*tuned, *base])]
+    return [_line(*scores, _reasons(*scores)) for scores in found]
+
+
+def _reasons(
+    key: str, tuned: ScoreRecord | None, base: ScoreRecord | None, change: ChangeRecord | None
+) -> tuple[str, ...]:
+    """Why cells of this line are missing."""
+    name = score_name(key)
+    if tuned is None or base is None:
+        return (f"{name}: not measured for the {'tuned model' if tuned is None else 'base'}",)
+    reasons = []
+    for who, score in (("base", base), ("tuned score", tuned)):
+        if score.ci95 is None:
+            why = one_line(score.note) or counted(score.n, "row")
+            reasons.append(f"{name}: the {who} has no interval ({why})")
+    if change is None:
+        reasons.append(f"{name}: the change was not measured")
+    elif change.ci95 is None:
+        reasons.append(f"{name}: the change has no interval ({counted(tuned.n, 'row')})")
+    return tuple(reasons)
+
+
+def _line(
+    key: str,
+    tuned: ScoreRecord | None,
+    base: ScoreRecord | None,
+    change: ChangeRecord | None,
+    reasons: tuple[str, ...],
+) -> Line:
+    known = tuned or base
+    suffix = _SUFFIX.get(change.unit, "") if change else ""
+    return Line(
+        key=key,
+        name=score_name(key),
+        direction=_DIRECTION[known.higher_is_better] if known else "",
+        unit=one_line(known.unit) if known else "",
+        base=_score(base),
+        base_interval=_score_interval(base),
+        tuned=_score(tuned),
+        tuned_interval=_score_interval(tuned),
+        change=figure(change.value, change.ci95, signed=True) + suffix if change else MISSING,
+        change_interval=interval(change.value, change.ci95, signed=True) if change and change.ci95 else MISSING,
+        verdict=change.verdict if change else "not measured",
+        reasons=reasons,
+    )
+
+
+def _score(score: ScoreRecord | None) -> str:
+    return figure(score.value, score.ci95) + _SUFFIX.get(score.unit, "") if score else MISSING
+
+
+def _score_interval(score: ScoreRecord | None) -> str:
+    return interval(score.value, score.ci95) if score and score.ci95 else MISSING
+
+
+def model_name(record: RunRecord) -> str:
+    """The base's short name with its quantization, e.g. `SmolLM2-135M (nf4)`."""
+    if record.base is None:
+        return "a base that was not loaded"
+    name = one_line(record.base.model).rstrip("/").split("/")[-1]
+    return f"{name} ({one_line(record.base.quantization)})" if record.base.quantization else name
+
+
+def sentence(record: RunRecord) -> str:
+    """What was trained and what it reached against the base; every word of judgement comes from the record."""
+    task = one_line(record.task).replace("_", " ").capitalize()
+    if not trained(record):
+        what = f"{task} by {model_name(record)}, untrained"
+    else:
+        method = one_line(record.adapter.method) if record.adapter else "an adapter"
+        what = f"{task} with {method} on {model_name(record)}"
+    if record.status == "failed":
+        return f"This run failed: {what}"
+    return _beginning(record) + what + _finding(record)
+
+
+def _beginning(record: RunRecord) -> str:
+    if record.status == "complete":
+        return ""
+    word = {"interrupted": "Interrupted", "running": "Still running"}[record.status]
+    return f"{word} after {counted(record.train.steps, 'step')}: " if record.train else f"{word}: "
+
+
+def _finding(record: RunRecord) -> str:
+    table = lines(record)
+    if not table:
+        return ", not scored"
+    changed = [line for line in table if line.change != MISSING]
+    if not changed:
+        first = table[0]
+        return f": {first.name} {first.base if first.tuned == MISSING else first.tuned}"
+    counts = Counter(line.verdict for line in changed)
+    order = sorted(counts, key=lambda verdict: (-counts[verdict], list(_VERDICTS).index(verdict)))
+    first, total = changed[0], len(changed)
+    parts = [f"{_VERDICTS[order[0]][0]}{_extent(counts[order[0]], total)}"]
+    parts += [f"{_VERDICTS[verdict][1]} on {count(counts[verdict])}" for verdict in order[1:]]
+    return f" {', '.join(parts)}: {first.name} {first.tuned} against {first.base}"
+
+
+def _extent(number: int, total: int) -> str:
+    if total == 1:
+        return ""
+    return f" on all {total} scores" if number == total else f" on {number} of {total} scores"
