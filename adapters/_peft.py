@@ -36,6 +36,7 @@ NO_EFFECT_ON_OUTPUT = frozenset(
         "auto_mapping",
         "base_model_name_or_path",
         "dropout",
+        "encoder_hidden_size",
         "fan_in_fan_out",
         "inference_mode",
         "init_lora_weights",
@@ -44,6 +45,7 @@ NO_EFFECT_ON_OUTPUT = frozenset(
         "lora_dropout",
         "peft_version",
         "placement",
+        "prefix_projection",
         "revision",
         "runtime_config",
         "target_modules",
@@ -51,7 +53,8 @@ NO_EFFECT_ON_OUTPUT = frozenset(
     }
 )
 """Fields of PEFT configs that may differ between a saved adapter and the options it is loaded with: they do not change
-what trained weights compute, or (targets, placement) differ exactly when the names of the tensors do."""
+what trained weights compute (a projected prefix is saved as its output), or (targets, placement) differ exactly when
+the names of the tensors do."""
 
 
 class PeftAdapted(Adapted):
