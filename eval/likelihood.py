@@ -1,0 +1,150 @@
+"""Likelihoods: of given answers, and of every label of a choice. Sums over tokens in float64, whatever the batch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from inlay.eval.scoring import Scorable, batches, observing, pad
+
+if TYPE_CHECKING:
+    import torch
+
+Ids = Sequence[int]
+
+
+def score_answers(scorable: Scorable, pairs: Sequence[tuple[Ids, Ids]], *, batch_size: int) -> list[float]:
+    """The negative log-likelihood of each answer after its prompt.
+
+    Rows are padded on the right, where no real token can see it. Every method scores the same positions: the answer's
+    tokens, each predicted from all that stands before it.
+
+    Args:
+        pairs: (prompt ids, answer ids); for a sequence-to-sequence model the prompt goes to the encoder.
+        batch_size: rows at once; changes the speed, not the result.
+
+    Returns:
+        One sum over the answer's tokens for each pair, in nats.
+    """
+    sums = [0.0] * len(pairs)
+    with observing(scorable):
+        for batch in batches([len(p) + len(a) for p, a in pairs], batch_size):
+            prompts, answers = [pairs[i][0] for i in batch], [pairs[i][1] for i in batch]
+            logits, starts = _answer_logits(scorable, prompts, answers)
+            for row, (i, answer, start) in enumerate(zip(batch, answers, starts, strict=True)):
+                sums[i] = _nll(logits[row, start : start + len(answer)], answer)
+    return sums
+
+
+def score_choices(
+    scorable: Scorable, prompts: Sequence[Ids], labels: Sequence[Sequence[Ids]], *, batch_size: int
+) -> list[list[float]]:
+    """The negative log-likelihood of every label after each prompt; a prompt is encoded once for all its labels.
+
+    Args:
+        prompts: one for each example.
+        labels: for each example, the ids of every label as they stand after its prompt, end token included.
+        batch_size: label rows at once is about four times this.
+
+    Returns:
+        For each example one sum a label, in nats.
+    """
+    results: list[list[float]] = [[] for _ in prompts]
+    size = max(1, 4 * batch_size // max(map(len, labels), default=1))
+    # Positions can be given to most models; where they cannot, or where something is prepended, nothing is padded.
+    equal = scorable.kind == "causal" and (scorable.prepends != "nothing" or not _takes_positions(scorable))
+    with observing(scorable):
+        for batch in batches([len(p) for p in prompts], size, equal=equal):
+            encode = _choose_seq2seq if scorable.kind == "seq2seq" else _choose_causal
+            found = encode(scorable, [prompts[i] for i in batch], [labels[i] for i in batch])
+            for i, row in zip(batch, found, strict=True):
+                results[i] = row
+    return results
+
+
+def _answer_logits(
+    scorable: Scorable, prompts: Sequence[Ids], answers: Sequence[Ids]
+) -> tuple[torch.Tensor, list[int]]:
+    """Logits (rows, positions, vocabulary), and for each row the position that predicts its first answer token."""
+    if scorable.kind == "seq2seq":
+        ids, mask = pad(prompts, scorable.pad_id, scorable.device)
+        shifted = [[scorable.start_id, *answer[:-1]] for answer in answers]
+        decoder, _ = pad(shifted, scorable.pad_id, scorable.device)
+        output = scorable.model(input_ids=ids, attention_mask=mask, decoder_input_ids=decoder)
+        return output.logits[:, -decoder.shape[1] :], [0] * len(answers)
+    # The last token predicts nothing that is scored, so it is left out.
+    rows = [[*prompt, *answer][:-1] for prompt, answer in zip(prompts, answers, strict=True)]
+    ids, mask = pad(rows, scorable.pad_id, scorable.device)
+    logits = scorable.model(input_ids=ids, attention_mask=mask).logits
+    # Prepended tokens stand before the text in the logits too.
+    return logits[:, -ids.shape[1] :], [len(prompt) - 1 for prompt in prompts]
+
+
+def _nll(logits: torch.Tensor, ids: Ids) -> float:
+    """Sum of the negative log-probabilities of `ids`, from logits (len(ids), vocabulary), in nats."""
+    import torch
+
+    chosen = torch.tensor(ids, device=logits.device)[:, None]
+    # Softmax in float32 as the model would; the sum in float64, so that its order does not matter.
+    return float(-torch.log_softmax(logits.float(), -1).gather(-1, chosen).double().sum())
+
+
+def _takes_positions(scorable: Scorable) -> bool:
+    return "position_ids" in inspect.signature(scorable.inner.forward).parameters
+
+
+def _choose_causal(
+    scorable: Scorable, prompts: Sequence[Ids], labels: Sequence[Sequence[Ids]]
+) -> list[list[float]]:
+    import torch
+
+    # Left padding keeps the distance between a prompt's end and its label, which windowed attention counts in slots.
+    ids, mask = pad(prompts, scorable.pad_id, scorable.device, left=True)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    own = {"position_ids": positions} if scorable.prepends == "nothing" and _takes_positions(scorable) else {}
+    output = scorable.model(input_ids=ids, attention_mask=mask, use_cache=True, **own)
+    cache, last = output.past_key_values, output.logits[:, -1]
+    prepended = cache.get_seq_length() - ids.shape[1]
+    width = len(labels[0])
+    cache.batch_repeat_interleave(width)
+    flat = [label for row in labels for label in row]
+    if max(map(len, flat)) == 1:
+        return [[_nll(last[i][None], label) for label in row] for i, row in enumerate(labels)]
+    inputs, label_mask = pad([label[:-1] or [scorable.pad_id] for label in flat], scorable.pad_id, scorable.device)
+    before = torch.cat([mask.new_ones(len(mask), prepended), mask], 1).repeat_interleave(width, 0)
+    starts = before.sum(-1, keepdim=True)
+    if _takes_positions(scorable):
+        own = {"position_ids": starts + torch.arange(inputs.shape[1], device=starts.device)}
+    logits = scorable.inner(
+        input_ids=inputs, attention_mask=torch.cat([before, label_mask], 1), past_key_values=cache, **own
+    ).logits
+    result = []
+    for i, row in enumerate(labels):
+        sums = [_nll(last[i][None], label[:1]) for label in row]
+        rest = [_nll(logits[i * width + j, : len(label) - 1], label[1:]) for j, label in enumerate(row)]
+        result.append([a + b for a, b in zip(sums, rest, strict=True)])
+    return result
+
+
+def _choose_seq2seq(
+    scorable: Scorable, prompts: Sequence[Ids], labels: Sequence[Sequence[Ids]]
+) -> list[list[float]]:
+    """The encoder runs once a prompt; the decoder once a label, on the repeated encoder states."""
+    from transformers.modeling_outputs import BaseModelOutput
+
+    ids, mask = pad(prompts, scorable.pad_id, scorable.device)
+    encoded = scorable.inner.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+    width = len(labels[0])
+    flat = [label for row in labels for label in row]
+    decoder, _ = pad([[scorable.start_id, *label[:-1]] for label in flat], scorable.pad_id, scorable.device)
+    logits = scorable.model(
+        input_ids=ids.repeat_interleave(width, 0),
+        attention_mask=mask.repeat_interleave(width, 0),
+        encoder_outputs=BaseModelOutput(last_hidden_state=encoded.repeat_interleave(width, 0)),
+        decoder_input_ids=decoder,
+    ).logits
+    return [
+        [_nll(logits[i * width + j, : len(label)], label) for j, label in enumerate(row)]
+        for i, row in enumerate(labels)
+    ]

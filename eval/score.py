@@ -1,0 +1,194 @@
+"""Scores a model on examples: runs what the metrics need, and gives each number its interval."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from inlay.eval import Choice, Decoding, Example, MeasurementError, Record, Report
+from inlay.eval.generate import generate
+from inlay.eval.likelihood import score_answers, score_choices
+from inlay.eval.metrics import Metric
+from inlay.eval.scoring import Rendering, Scorable
+from inlay.eval.statistics import summarize
+
+# (what is being done, done so far, in all)
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What batching alone does to the results of one model: batch 1 against the benchmark's batch size.
+
+    Attributes:
+        rows: examples looked at.
+        identical_texts: how many of them have the same generated text.
+        nll_relative: largest relative difference of an answer's negative log-likelihood.
+    """
+
+    rows: int
+    identical_texts: int
+    nll_relative: float
+
+
+def score(
+    scorable: Scorable,
+    examples: Sequence[Example],
+    render: Rendering,
+    metrics: Sequence[Metric],
+    *,
+    decoding: Decoding,
+    batch_size: int,
+    progress: Progress | None = None,
+) -> Report:
+    """Benchmarks a model.
+
+    Args:
+        examples: all of one kind.
+        render: the rendering that the model was trained with.
+        metrics: decide whether text is generated and likelihoods are computed.
+        decoding: for generated text.
+        batch_size: rows at once.
+
+    Returns:
+        Scores with intervals over examples, and every example's record, in the order of `examples`.
+
+    Raises:
+        MeasurementError: there are no examples, a likelihood is not finite, or a metric needs what the examples lack.
+    """
+    if not examples:
+        raise MeasurementError("there are no examples to score")
+    _require_measurable(examples, metrics)
+    started = time.perf_counter()
+    report = progress or (lambda what, done, total: None)
+    if isinstance(examples[0], Choice):
+        records = _choose(scorable, examples, render, batch_size, report)
+    else:
+        records = _reply(scorable, examples, render, metrics, decoding, batch_size, report)
+    seconds = time.perf_counter() - started
+    scores, example_scores = summarize(metrics, records)
+    return Report(
+        scores=scores,
+        records=records,
+        example_scores=example_scores,
+        tokens_scored=sum(record.tokens for record in records),
+        seconds=seconds,
+        decoding=decoding.signature(),
+        batch_size=batch_size,
+    )
+
+
+def measure_noise(
+    scorable: Scorable,
+    examples: Sequence[Example],
+    render: Rendering,
+    *,
+    decoding: Decoding,
+    batch_size: int,
+    rows: int = 8,
+) -> Noise:
+    """Scores the first `rows` examples one at a time and batched, and tells how far the two are apart."""
+    some = examples[:rows]
+    prompts = [render.prompt_ids(example.turns) for example in some]
+    pairs = [(p, render.answer_ids(e.turns, _answer(e))) for p, e in zip(prompts, some, strict=True)]
+    one, many = (score_answers(scorable, pairs, batch_size=size) for size in (1, batch_size))
+    relative = max(abs(a - b) / max(abs(a), 1e-12) for a, b in zip(one, many, strict=True))
+    identical = len(some)
+    if not isinstance(some[0], Choice):
+        texts = [
+            [render.decode(ids) for ids in generate(scorable, prompts, decoding, stop_ids=render.stop_ids, batch_size=n)]
+            for n in (1, batch_size)
+        ]
+        identical = sum(a == b for a, b in zip(*texts, strict=True))
+    return Noise(len(some), identical, relative)
+
+
+def _answer(example: Example) -> str:
+    return example.labels[example.gold] if isinstance(example, Choice) else example.references[0]
+
+
+def _require_measurable(examples: Sequence[Example], metrics: Sequence[Metric]) -> None:
+    has = {"likelihood", "choice"} if isinstance(examples[0], Choice) else {"likelihood", "text"}
+    for metric in metrics:
+        if metric.needs not in has:
+            wanted = {"choice": "a choice among labels", "text": "generated text"}[metric.needs]
+            raise MeasurementError(f"{'/'.join(metric.scores)} needs {wanted}, which this task does not have")
+
+
+def _reply(
+    scorable: Scorable,
+    examples: Sequence[Example],
+    render: Rendering,
+    metrics: Sequence[Metric],
+    decoding: Decoding,
+    batch_size: int,
+    progress: Progress,
+) -> list[Record]:
+    prompts = [render.prompt_ids(example.turns) for example in examples]
+    answers = [render.answer_ids(e.turns, _answer(e)) for e in examples]
+    progress("likelihood", 0, len(examples))
+    sums = score_answers(scorable, list(zip(prompts, answers, strict=True)), batch_size=batch_size)
+    _require_finite(examples, sums)
+    written: list[list[int]] = [[] for _ in examples]
+    if any(metric.needs == "text" for metric in metrics):
+        written = generate(
+            scorable,
+            prompts,
+            decoding,
+            stop_ids=render.stop_ids,
+            batch_size=batch_size,
+            progress=lambda done: progress("generating", done, len(examples)),
+        )
+    return [
+        Record(
+            id=example.id,
+            references=example.references,
+            prediction=render.decode(ids),
+            finished=bool(ids) and ids[-1] in render.stop_ids,
+            nll_nats=nll,
+            tokens=len(answer),
+            reference_bytes=len(example.references[0].encode()),
+        )
+        for example, answer, nll, ids in zip(examples, answers, sums, written, strict=True)
+    ]
+
+
+def _choose(
+    scorable: Scorable, examples: Sequence[Choice], render: Rendering, batch_size: int, progress: Progress
+) -> list[Record]:
+    prompts = [render.prompt_ids(example.turns) for example in examples]
+    labels = [[render.answer_ids(e.turns, label) for label in e.labels] for e in examples]
+    progress("labels", 0, len(examples))
+    sums = score_choices(scorable, prompts, labels, batch_size=batch_size)
+    _require_finite(examples, [sum(row) for row in sums])
+    records = []
+    for example, ids, row in zip(examples, labels, sums, strict=True):
+        chosen = min(range(len(row)), key=row.__getitem__)
+        records.append(
+            Record(
+                id=example.id,
+                references=(example.labels[example.gold],),
+                prediction=example.labels[chosen],
+                finished=True,
+                nll_nats=row[example.gold],
+                tokens=len(ids[example.gold]),
+                reference_bytes=len(example.labels[example.gold].encode()),
+                labels=example.labels,
+                label_nll_nats=tuple(row),
+                label_tokens=tuple(map(len, ids)),
+                gold=example.gold,
+                chosen=chosen,
+            )
+        )
+    return records
+
+
+def _require_finite(examples: Sequence[Example], sums: Sequence[float]) -> None:
+    bad = [example.id for example, nll in zip(examples, sums, strict=True) if not math.isfinite(nll)]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise MeasurementError(
+            f"the likelihood of {len(bad)} of {len(examples)} answers is not finite (rows {', '.join(bad[:3])}{more})"
+        )
