@@ -185,10 +185,10 @@ def _unknown_key(path: KeyPath, words: Words) -> Advice:
         return Advice(f"belongs under `{dotted(home[:-1])}`" if home[:-1] else "belongs at the top", "", dotted(home))
     if key in aliases.COUNTERPARTS:
         tool, here = aliases.COUNTERPARTS[key]
-        return Advice(f"{tool}'s word; here it is `{here}`".replace("a common's", "a common"), "", here.split(":")[0])
+        return Advice(f"{_possessive(tool)} word; here it is `{here}`", "", here.split(":")[0])
     if key in aliases.ABSENT:
         tool, why = aliases.ABSENT[key]
-        return Advice(f"{tool}'s word; it has no counterpart here", why)
+        return Advice(f"{_possessive(tool)} word; it has no counterpart here", why)
     owners = [name for name in adapters.names() if key in adapters.find(name).Options.model_fields]
     siblings = words.under(parent)
     close = nearest(key, siblings)
@@ -201,6 +201,12 @@ def _unknown_key(path: KeyPath, words: Words) -> Advice:
         home = words.homes(close)[0]
         return Advice(f"did you mean `{dotted(home)}`?", "", dotted(home))
     return Advice("", f"`{dotted(parent)}` takes {_listed(siblings)}" if parent else f"known: {_listed(siblings)}")
+
+
+def _possessive(tool: str) -> str:
+    if tool.startswith("a "):
+        return tool
+    return f"{tool}'" if tool.endswith("s") else f"{tool}'s"
 
 
 def _listed(names: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 
 from inlay.eval import metrics
 from inlay.tuner.data import tasks
-from inlay.tuner.problems import Problem, RequestError
+from inlay.tuner.problems import Problem, RequestError, explained
 from inlay.tuner.recipe import checks, explain, paths, yaml
 from inlay.tuner.recipe.catalog import shipped
 from inlay.tuner.recipe.overrides import apply
@@ -29,7 +30,7 @@ _STAND_INS: dict[KeyPath, Any] = {
 }
 
 
-def load(path_or_name: str, overrides: Sequence[str] = ()) -> Recipe:
+def load(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a file, or the shipped one of that name, with its paths made absolute.
 
     Args:
@@ -39,8 +40,8 @@ def load(path_or_name: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RequestError: carries every mistake, each with its file, line and dotted path.
     """
-    path = _find(path_or_name)
-    with path.open("rb") as file:
+    path = _find(str(path_or_name))
+    with explained(f"`{path_or_name}` cannot be read", OSError), path.open("rb") as file:
         data = file.read(yaml.MAX_BYTES + 1)
     return parse(data, _displayed(path), path.parent, overrides)
 
@@ -114,19 +115,20 @@ def _model(value: dict[str, Any]) -> Recipe:
 
 
 def _remove(value: Any, path: KeyPath) -> None:
-    for part in path[:-1]:
-        value = value.get(part) if isinstance(value, dict) else None
-    if path and isinstance(value, dict):
-        value.pop(path[-1], None)
+    keys = list(itertools.takewhile(lambda part: isinstance(part, str), path))  # a wrong item takes its list along
+    for key in keys[:-1]:
+        value = value.get(key) if isinstance(value, dict) else None
+    if keys and isinstance(value, dict):
+        value.pop(keys[-1], None)
 
 
 def _supply(value: dict[str, Any], path: KeyPath, stand_in: object) -> None:
     for part in path[:-1]:
-        if value.get(part) is None:
+        if not isinstance(value.get(part), dict):
             value[part] = {}
         value = value[part]
-    if isinstance(value, dict):
-        value.setdefault(path[-1], stand_in)
+    if value.get(path[-1]) is None:
+        value[path[-1]] = stand_in
 
 
 def _broken_rules(recipe: Recipe, document: Document, wrong: set[KeyPath]) -> Iterator[Problem]:

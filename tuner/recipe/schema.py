@@ -25,15 +25,28 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from inlay import adapters
 
-SAFE = {"resume": "safe"}
-SEMANTIC = {"resume": "semantic"}
-
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rows = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Steps = Annotated[int, Field(ge=1, le=10_000_000)]
 Batch = Annotated[int, Field(ge=1, le=4096)]
+
+
+def _semantic(default: Any, description: str, example: object = None, **limits: Any) -> Any:
+    """A field whose edit changes what is learned. `example`: a value to show where the default is none."""
+    return _field(default, description, example, "semantic", limits)
+
+
+def _safe(default: Any, description: str, example: object = None, **limits: Any) -> Any:
+    """A field that may be edited before a resume."""
+    return _field(default, description, example, "safe", limits)
+
+
+def _field(default: Any, description: str, example: object, resume: str, limits: Mapping[str, Any]) -> Any:
+    examples = None if example is None else [example]
+    extra: dict[str, Any] = {"resume": resume}
+    return Field(default, description=description, examples=examples, json_schema_extra=extra, **limits)
 
 
 class Block(BaseModel):
@@ -50,29 +63,25 @@ class Block(BaseModel):
 class Quantization(Block):
     """How the base's weights are held."""
 
-    bits: Literal[4, 8, 16, 32] = Field(4, description="bits per weight", json_schema_extra=SEMANTIC)
-    quant_type: Literal["nf4", "fp4"] = Field("nf4", description="the 4-bit code", json_schema_extra=SEMANTIC)
-    double_quant: bool = Field(True, description="quantize the 4-bit scales as well", json_schema_extra=SEMANTIC)
-    compute_dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="what is computed in; auto: what the device does best", json_schema_extra=SEMANTIC
-    )
+    bits: Literal[4, 8, 16, 32] = _semantic(4, "bits per weight")
+    quant_type: Literal["nf4", "fp4"] = _semantic("nf4", "the 4-bit code")
+    double_quant: bool = _semantic(True, "quantize the 4-bit scales as well")
+    compute_dtype: Literal["auto", "fp32", "bf16", "fp16"] = _semantic("auto", "arithmetic; auto: the device's best")
 
 
 class Base(Block):
     """The model that is adapted; its own weights never change."""
 
-    model: Text = Field(description="hub id, folder, or `embedded`", json_schema_extra=SEMANTIC)
-    revision: Text | None = Field(None, description="commit, tag or branch on the hub", json_schema_extra=SEMANTIC)
+    model: Text = _semantic(..., "hub id, folder, or `embedded`")
+    revision: Text | None = _semantic(None, "commit, tag or branch on the hub", example="main")
     quantization: Quantization = Field(default_factory=Quantization, description="how the weights are held")
-    attention: Literal["eager", "sdpa", "flash_attention_2"] = Field(
-        "sdpa", description="attention kernel", json_schema_extra=SEMANTIC
-    )
+    attention: Literal["eager", "sdpa", "flash_attention_2"] = _semantic("sdpa", "attention kernel")
 
 
 class Adapter(Block):
     """The adapter method and its options, which stand beside `method` in a recipe."""
 
-    method: str = Field(description="a method that `inlay ls methods` names", json_schema_extra=SEMANTIC)
+    method: str = _semantic(..., "a method that `inlay ls methods` names")
     options: SerializeAsAny[adapters.Options] = Field(description="the method's own options")
 
     @model_validator(mode="before")
@@ -89,9 +98,8 @@ class Adapter(Block):
             problem = PydanticCustomError("unknown_method", "unknown adapter method")
             details = InitErrorDetails(type=problem, loc=("method",), input=data["method"])
             raise ValidationError.from_exception_data(cls.__name__, [details]) from None
-        # Through JSON, so that strictness takes a YAML list for a tuple but never text for a number.
-        options = method.Options.model_validate_json(json.dumps(given), strict=True)
-        return {"method": data["method"], "options": options}
+        # Through JSON, so that strictness takes a list for a tuple but never text for a number.
+        return {"method": data["method"], "options": method.Options.model_validate_json(json.dumps(given), strict=True)}
 
     @model_serializer
     def _options_beside_method(self) -> dict[str, Any]:
@@ -101,16 +109,16 @@ class Adapter(Block):
 class Draw(Block):
     """Shares of the training rows, drawn by a stable hash of the row."""
 
-    validation: float = Field(0.0, ge=0, le=0.9, description="share drawn for validation", json_schema_extra=SEMANTIC)
-    test: float = Field(0.0, ge=0, le=0.9, description="share drawn for the test", json_schema_extra=SEMANTIC)
+    validation: float = _semantic(0.0, "share drawn for validation", ge=0, le=0.9)
+    test: float = _semantic(0.0, "share drawn for the test", ge=0, le=0.9)
 
 
 class MaxRows(Block):
     """At most so many rows of each split."""
 
-    train: Rows | None = Field(None, description="at most so many training rows", json_schema_extra=SEMANTIC)
-    validation: Rows | None = Field(None, description="at most so many validation rows", json_schema_extra=SEMANTIC)
-    test: Rows | None = Field(None, description="at most so many test rows", json_schema_extra=SEMANTIC)
+    train: Rows | None = _semantic(None, "at most so many training rows", example=2000)
+    validation: Rows | None = _semantic(None, "at most so many validation rows", example=200)
+    test: Rows | None = _safe(None, "at most so many test rows", example=200)
 
 
 class Data(Block):
@@ -119,17 +127,13 @@ class Data(Block):
     `data: embedded` in a recipe is short for `data: {embedded: true}`.
     """
 
-    embedded: bool = Field(False, description="the rows that inlay brings for the task", json_schema_extra=SEMANTIC)
-    train: Text | None = Field(
-        None, description="training file (.jsonl, .csv, .parquet), or split on the hub", json_schema_extra=SEMANTIC
-    )
-    validation: Text | None = Field(
-        None, description="validation file, or split on the hub", json_schema_extra=SEMANTIC
-    )
-    test: Text | None = Field(None, description="test file, or split on the hub", json_schema_extra=SAFE)
-    hub: Text | None = Field(None, description="dataset id on the hub", json_schema_extra=SEMANTIC)
-    config: Text | None = Field(None, description="configuration of the hub dataset", json_schema_extra=SEMANTIC)
-    revision: Text | None = Field(None, description="commit of the hub dataset", json_schema_extra=SEMANTIC)
+    embedded: bool = _semantic(False, "the rows that inlay brings for the task")
+    train: Text | None = _semantic(None, "training file (.jsonl, .csv, .parquet), or split on the hub", "train.jsonl")
+    validation: Text | None = _semantic(None, "validation file, or split on the hub", "validation.jsonl")
+    test: Text | None = _safe(None, "test file, or split on the hub", "test.jsonl")
+    hub: Text | None = _semantic(None, "dataset id on the hub", "owner/dataset")
+    config: Text | None = _semantic(None, "configuration of the hub dataset", "default")
+    revision: Text | None = _semantic(None, "commit of the hub dataset", "main")
     draw: Draw | None = Field(None, description="shares of the training rows for splits that are not named")
     max_rows: MaxRows = Field(default_factory=MaxRows, description="at most so many rows of each split")
 
@@ -142,111 +146,74 @@ class Data(Block):
 class Task(Block):
     """What is learned and measured."""
 
-    type: str = Field(description="a task that `inlay ls tasks` names", json_schema_extra=SEMANTIC)
-    data: Data = Field(description="`embedded`, files, or a hub dataset")
-    columns: dict[str, Text] = Field(
-        default_factory=dict, description="the task's column: the column in your data", json_schema_extra=SEMANTIC
+    type: str = _semantic(..., "a task that `inlay ls tasks` names")
+    data: Data = Field(description="`embedded`, or a block that names files or a hub dataset")
+    columns: dict[str, Text] = _semantic({}, "the task's column: the column in your data")
+    prompt: Text | None = _semantic(None, "instruction, with the row's columns in braces")
+    labels: dict[str, Text] | None = _semantic(
+        None, "value in the data: the word for the class", {"0": "no", "1": "yes"}
     )
-    prompt: Text | None = Field(
-        None, description="instruction, with columns in braces: `Summarize: {document}`", json_schema_extra=SEMANTIC
-    )
-    labels: dict[str, Text] | None = Field(
-        None, description="value in the data: the word for the class", json_schema_extra=SEMANTIC
-    )
-    truncate: bool = Field(
-        False, description="cut documents that are too long; never the answer", json_schema_extra=SEMANTIC
-    )
-    max_left_out: Share = Field(
-        0.05, description="share of rows that may be too long before the run stops", json_schema_extra=SAFE
-    )
+    truncate: bool = _semantic(False, "cut documents that are too long; never the answer")
+    max_left_out: Share = _safe(0.05, "share of rows that may be left out as too long before the run stops")
 
 
 class Train(Block):
     """How the adapter is trained."""
 
-    epochs: float | None = Field(
-        None,
-        gt=0,
-        le=1000,
-        description="passes over the training rows; 1 without max_steps",
-        json_schema_extra=SEMANTIC,
+    epochs: float | None = _semantic(None, "passes over the rows; 1 without max_steps", 3, gt=0, le=1000)
+    max_steps: Steps | None = _semantic(None, "optimizer steps, instead of epochs", 500)
+    micro_batch_size: Batch = _semantic(8, "rows in memory at once")
+    gradient_accumulation_steps: Batch = _semantic(1, "micro-batches in a step")
+    learning_rate: float | None = _semantic(None, "peak; unset: the method's own", 0.0002, gt=0, le=1)
+    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = _semantic(
+        "cosine", "how the learning rate falls over the steps"
     )
-    max_steps: Steps | None = Field(None, description="optimizer steps, instead of epochs", json_schema_extra=SEMANTIC)
-    micro_batch_size: Batch = Field(8, description="rows in memory at once", json_schema_extra=SEMANTIC)
-    gradient_accumulation_steps: Batch = Field(1, description="micro-batches in a step", json_schema_extra=SEMANTIC)
-    learning_rate: float | None = Field(
-        None, gt=0, le=1, description="peak learning rate; unset: the method's own", json_schema_extra=SEMANTIC
+    warmup_ratio: Share = _semantic(0.03, "share of the steps that warm up")
+    weight_decay: Share = _semantic(0.0, "decoupled weight decay")
+    max_grad_norm: float = _semantic(1.0, "gradients are clipped to this norm", gt=0, le=1000)
+    max_length: int | None = _semantic(None, "tokens in a row; unset: the base's, up to 1024", 512, ge=8, le=1_048_576)
+    gradient_checkpointing: bool = _safe(False, "recompute activations: less memory, more time")
+    early_stopping_patience: int | None = _semantic(
+        None, "stop after so many validations without gain", 3, ge=1, le=1000
     )
-    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
-        "cosine", description="shape of the learning rate over the steps", json_schema_extra=SEMANTIC
-    )
-    warmup_ratio: Share = Field(0.03, description="share of the steps that warm up", json_schema_extra=SEMANTIC)
-    weight_decay: Share = Field(0.0, description="decoupled weight decay", json_schema_extra=SEMANTIC)
-    max_grad_norm: float = Field(
-        1.0, gt=0, le=1000, description="gradients are clipped to this norm", json_schema_extra=SEMANTIC
-    )
-    max_length: int | None = Field(
-        None, ge=8, le=1_048_576, description="tokens in a row; unset: the base's, up to 1024",
-        json_schema_extra=SEMANTIC,
-    )  # fmt: skip
-    gradient_checkpointing: bool = Field(
-        False, description="recompute activations: less memory, more time", json_schema_extra=SAFE
-    )
-    early_stopping_patience: int | None = Field(
-        None, ge=1, le=1000, description="stop after so many validations without a gain", json_schema_extra=SEMANTIC
-    )
-    early_stopping_metric: str | None = Field(
-        None, description="what must gain: `loss` (unset) or a metric", json_schema_extra=SEMANTIC
-    )
-    eval_steps: Steps | None = Field(None, description="validate every so many steps", json_schema_extra=SEMANTIC)
-    neftune_noise_alpha: float | None = Field(
-        None, gt=0, le=100, description="noise on the embeddings (NEFTune)", json_schema_extra=SEMANTIC
-    )
-    loss_on: Literal["answer", "all"] = Field(
-        "answer", description="tokens that are learned from", json_schema_extra=SEMANTIC
-    )
-    log_steps: int = Field(10, ge=1, le=1_000_000, description="log every so many steps", json_schema_extra=SAFE)
-    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
-        default_factory=list, description="trackers, none by default", json_schema_extra=SAFE
-    )
+    early_stopping_metric: str | None = _semantic(None, "what must gain: `loss` (unset) or a metric", "loss")
+    eval_steps: Steps | None = _semantic(None, "validate every so many steps", 20)
+    neftune_noise_alpha: float | None = _semantic(None, "noise on the embeddings (NEFTune)", 5, gt=0, le=100)
+    loss_on: Literal["answer", "all"] = _semantic("answer", "tokens that are learned from")
+    log_steps: int = _safe(10, "log every so many steps", ge=1, le=1_000_000)
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = _safe([], "trackers that follow the run")
 
 
 class DecodingOptions(Block):
     """How text is generated when the model is measured."""
 
-    max_new_tokens: int = Field(64, ge=1, le=32_768, description="longest reply in tokens", json_schema_extra=SAFE)
-    do_sample: bool = Field(False, description="draw tokens instead of taking the best", json_schema_extra=SAFE)
-    num_beams: int = Field(1, ge=1, le=64, description="beams; 1 is greedy", json_schema_extra=SAFE)
-    temperature: float = Field(1.0, gt=0, le=10, description="with do_sample", json_schema_extra=SAFE)
-    top_p: float = Field(1.0, gt=0, le=1, description="with do_sample", json_schema_extra=SAFE)
-    top_k: int = Field(0, ge=0, le=1_000_000, description="with do_sample; 0 is off", json_schema_extra=SAFE)
-    repetition_penalty: float = Field(1.0, ge=0.1, le=10, description="1 is off", json_schema_extra=SAFE)
+    max_new_tokens: int = _safe(64, "longest reply in tokens", ge=1, le=32_768)
+    do_sample: bool = _safe(False, "draw tokens instead of taking the best")
+    num_beams: int = _safe(1, "beams; 1 is greedy", ge=1, le=64)
+    temperature: float = _safe(1.0, "with do_sample", gt=0, le=10)
+    top_p: float = _safe(1.0, "with do_sample", gt=0, le=1)
+    top_k: int = _safe(0, "with do_sample; 0 is off", ge=0, le=1_000_000)
+    repetition_penalty: float = _safe(1.0, "1 is off", ge=0.1, le=10)
 
 
 class Eval(Block):
     """How the result is measured, beside the untouched base."""
 
-    split: Literal["validation", "test"] = Field("test", description="rows to measure on", json_schema_extra=SAFE)
-    metrics: list[str] | None = Field(
-        None, min_length=1, description="metrics that `inlay ls metrics` names; unset: the task's",
-        json_schema_extra=SAFE,
-    )  # fmt: skip
-    decoding: DecodingOptions = Field(default_factory=DecodingOptions, description="how text is generated")
-    batch_size: Batch = Field(16, description="rows at once", json_schema_extra=SAFE)
-    turns: Literal["last", "all"] = Field(
-        "last", description="dialogue: score the last reply or every reply", json_schema_extra=SAFE
+    split: Literal["validation", "test"] = _safe("test", "rows to measure on")
+    metrics: list[str] | None = _safe(
+        None, "`inlay ls metrics` names them; unset: the task's", ["perplexity"], min_length=1
     )
-    language: str = Field(
-        "auto", pattern=r"^[a-z]{2,4}$", description="language of the answers: `en`, `zh`, `ja`, ..., or `auto`",
-        json_schema_extra=SAFE,
-    )  # fmt: skip
+    decoding: DecodingOptions = Field(default_factory=DecodingOptions, description="how text is generated")
+    batch_size: Batch = _safe(16, "rows at once")
+    turns: Literal["last", "all"] = _safe("last", "score the last reply or every reply")
+    language: str = _safe("auto", "language of the answers (`en`, `zh`, ...)", pattern=r"^[a-z]{2,4}$")
 
 
 class Recipe(Block):
     """What to train on which base with which data, and how to measure it. Paths in it are absolute."""
 
-    name: Name = Field(description="names the run", json_schema_extra=SAFE)
-    seed: int = Field(0, ge=0, le=4_294_967_295, description="of everything random", json_schema_extra=SEMANTIC)
+    name: Name = _safe(..., "names the run")
+    seed: int = _semantic(0, "of everything random", ge=0, le=4_294_967_295)
     base: Base = Field(description="the model that is adapted")
     adapter: Adapter = Field(description="how it is adapted")
     task: Task = Field(description="what is learned")
@@ -255,8 +222,8 @@ class Recipe(Block):
 
     _written: dict[str, str] = PrivateAttr(default_factory=dict)
 
-    def written(self, path: str) -> str | None:
-        """What the user wrote for the model or file at the dotted `path`, e.g. `base.model`; None where nothing."""
+    def written(self, path: str) -> Any:
+        """What the user wrote at the dotted `path` of a model or file, e.g. `base.model`; None where nothing."""
         if path in self._written:
             return self._written[path]
         value: Any = self
