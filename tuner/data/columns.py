@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -93,24 +94,28 @@ def _message(item: object, number: int) -> dict[str, str]:
     return {"role": ROLES[role], "content": content}
 
 
+CHECKS: Mapping[str, Check] = {"text": text, "texts": texts, "label": label, "messages": messages}
+REFERENCES = "references"
+
+
 @dataclass(frozen=True)
 class Columns:
     """The columns of a task.
 
+    A column of `texts` has a companion, `references`: a row must have one of the two, and what both hold is joined
+    without repetitions. Test sets with several references often keep them there, beside the column or in its stead.
+
     Attributes:
-        needed: what each must hold, by the task's own name for it.
-        more: for a column of `texts`, the column that holds more of them, e.g. `{"target": "references"}`; a row must
-            have one of the two, and what both hold is joined, without repetitions.
+        holds: what each column holds, by the task's own name for it: one of the names in `CHECKS`.
         names: the file's column for an own name, where they differ.
     """
 
-    needed: Mapping[str, Check]
-    more: Mapping[str, str] = field(default_factory=dict)
+    holds: Mapping[str, str]
     names: Mapping[str, str] = field(default_factory=dict)
 
     def unknown(self) -> list[Problem]:
         """The mapped names that the task does not have."""
-        own = [*self.needed, *self.more.values()]
+        own = [*self.holds, *([REFERENCES] if "texts" in self.holds.values() else [])]
         return [
             Problem(
                 f"the task has no column {quoted(name)}; it has {_listed(own)}",
@@ -123,42 +128,44 @@ class Columns:
 
     def missing(self, row: Row) -> Problem | None:
         """Why a file that starts with this row does not have the columns at all, or None."""
-        for name, check in self.needed.items():
+        for name in self.holds:
             if not any(column in row.values for column in self._places(name)):
                 column = self._places(name)[0]
                 message = f"the file has no column {quoted(column)}; it has {_listed(row.values)}"
                 path = f"task.columns.{name}" if name in self.names else ""
-                help = self._suggestion(name, check, row)
+                help = self._suggestion(name, row)
                 return Problem(message, file=row.file, line=row.line, path=path, help=help)
         return None
 
     def take(self, row: Row) -> Row | Problem:
         """The row under the task's own names, checked and without its other columns; or what is wrong with it."""
         values: dict[str, object] = {}
-        for name, check in self.needed.items():
-            first, *others = self._places(name)
-            held = [column for column in (first, *others) if row.values.get(column) is not None] or [first]
+        for name, kind in self.holds.items():
+            columns = self._places(name)
+            held = [column for column in columns if row.values.get(column) is not None] or columns[:1]
             found = []
             for column in held:
                 try:
-                    found.append(check(row.values.get(column)))
+                    found.append(CHECKS[kind](row.values.get(column)))
                 except UnfitError as unfit:
                     words = str(unfit) if column in row.values else str(unfit).replace("is null", "is missing", 1)
                     return Problem(f"field {quoted(column)} {words}", file=row.file, line=row.line)
-            values[name] = (
-                found[0] if len(found) == 1 else list(dict.fromkeys(item for items in found for item in items))
-            )
+            values[name] = found[0] if len(found) == 1 else list(dict.fromkeys(itertools.chain(*found)))
         return Row(values, row.file, row.line)
 
     def _places(self, name: str) -> list[str]:
         """The file's columns that can hold what the task calls `name`."""
-        own = [name, self.more[name]] if name in self.more else [name]
+        own = [name, REFERENCES] if self.holds[name] == "texts" else [name]
         return [self.names.get(each, each) for each in own]
 
-    def _suggestion(self, name: str, check: Check, row: Row) -> str:
+    def _suggestion(self, name: str, row: Row) -> str:
         """The mapping that would make the row fit: by a close name, a name known elsewhere, or the only one left."""
-        taken = {column for own in self.needed if own != name for column in self._places(own)}
-        fit = [column for column, value in row.values.items() if column not in taken and _fits(check, value)]
+        taken = {column for own in self.holds if own != name for column in self._places(own)}
+        fit = [
+            column
+            for column, value in row.values.items()
+            if column not in taken and _fits(CHECKS[self.holds[name]], value)
+        ]
         close = difflib.get_close_matches(name, fit, n=1)
         known = [other for other in OTHER_NAMES.get(name, ()) if other in fit]
         choice = (close or known or (fit if len(fit) == 1 else []))[:1]
