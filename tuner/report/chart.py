@@ -51,21 +51,23 @@ def curve(anchor: str, title: str, unit: str, series: Sequence[Series]) -> Marku
     """A line chart over training steps. `series` hold at least one point together."""
     points = [point for one in series for point in one.points]
     steps, values = [point[0] for point in points], [point[1] for point in points]
-    marks = ticks(min(values), max(values), 4)
+    marks = ticks(min(values), max(values), 4, around=True)
     across = Scale(min(steps), max(steps), _LEFT, _RIGHT)
-    up = Scale(min(marks[0], *values), max(marks[-1], *values), _BOTTOM, _TOP)
+    up = Scale(marks[0], marks[-1], _BOTTOM, _TOP)
     ends = "; ".join(f"{one.name} from {_label(one.points[0][1])} to {_label(one.points[-1][1])}" for one in series)
-    about = f"{unit} over {_label(min(steps))} to {_label(max(steps))} training steps: {ends}"
+    about = f"{unit or title} over {_label(min(steps))} to {_label(max(steps))} training steps: {ends}"
     svg = _figure(anchor, title, about, _WIDTH, _HEIGHT, "curve")
     for mark in marks:
         _line(svg, "grid", _LEFT, up(mark), _RIGHT, up(mark))
         _text(svg, _label(mark), _LEFT - 8, up(mark) + 4, "end")
     for mark in ticks(min(steps), max(steps), 4):
-        if across.low <= mark <= across.high and mark == int(mark):
+        if mark == int(mark):
             _text(svg, _label(mark), across(mark), _BOTTOM + 18, "middle")
     _line(svg, "axis", _LEFT, _BOTTOM, _RIGHT, _BOTTOM)
     for one in series:
         _draw(svg, one, across, up)
+    if len(series) > 1:
+        _name_ends(svg, series, across, up)
     return _markup(svg)
 
 
@@ -77,6 +79,14 @@ def _draw(svg: Element, series: Series, across: Scale, up: Scale) -> None:
             _diamond(svg, x, y)
 
 
+def _name_ends(svg: Element, series: Sequence[Series], across: Scale, up: Scale) -> None:
+    """Writes each name at the end of its line: the highest line's above it, the others' below."""
+    highest = max(series, key=lambda one: one.points[-1][1])
+    for one in series:
+        step, value = one.points[-1]
+        _text(svg, one.name, across(step), up(value) + (-10 if one is highest else 20), "end", "name")
+
+
 def whiskers(anchor: str, name: str, base: ScoreRecord | None, tuned: ScoreRecord | None) -> Markup:
     """Base above, tuned below, each a bar over its 95 % interval and a mark at its value, on one axis."""
     known = [(who, score) for who, score in (("base", base), ("tuned", tuned)) if score]
@@ -86,10 +96,9 @@ def whiskers(anchor: str, name: str, base: ScoreRecord | None, tuned: ScoreRecor
     about = "; ".join(f"{who} {_score(score)}" for who, score in known)
     svg = _figure(anchor, f"{name}, base and tuned", about, 180, 46, "whiskers")
     _line(svg, "axis", 8, 32, 172, 32)
-    for mark in ticks(across.low, across.high, 3):
-        if across.low <= mark <= across.high:
-            _line(svg, "axis", across(mark), 32, across(mark), 35)
-            _text(svg, _label(mark), across(mark), 45, "middle")
+    for mark in ticks(across.low, across.high, 4):
+        _line(svg, "axis", across(mark), 32, across(mark), 35)
+        _text(svg, _label(mark), across(mark), 45, "middle")
     for who, score in known:
         _whisker(svg, who, score, across, 9 if who == "base" else 22)
     return _markup(svg)
@@ -113,15 +122,16 @@ def _score(score: ScoreRecord) -> str:
     return f"{text}, 95 % interval {interval(score.value, score.ci95)}" if score.ci95 else text
 
 
-def ticks(low: float, high: float, number: int) -> list[float]:
-    """About `number` round values whose steps are 1, 2 or 5 times a power of ten, covering the middle of low..high."""
+def ticks(low: float, high: float, number: int, *, around: bool = False) -> list[float]:
+    """About `number` round values, 1, 2 or 5 times a power of ten apart: within low..high, or `around` all of it."""
     if not high > low:
         return [low]
     rough = (high - low) / number
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [float(f"{index * step:.12g}") for index in range(first, last + 1)] or [low]
+    first, last = low / step, high / step
+    bounds = (math.floor(first), math.ceil(last)) if around else (math.ceil(first), math.floor(last))
+    return [float(f"{index * step:.12g}") for index in range(bounds[0], bounds[1] + 1)]
 
 
 def _label(value: float) -> str:
@@ -144,8 +154,9 @@ def _line(parent: Element, kind: str, x1: float, y1: float, x2: float, y2: float
     SubElement(parent, "line", {"class": kind, **{name: f"{place:g}" for name, place in places.items()}})
 
 
-def _text(parent: Element, text: str, x: float, y: float, anchor: str) -> None:
-    SubElement(parent, "text", {"x": f"{x:g}", "y": f"{y:g}", "text-anchor": anchor}).text = visible(text)
+def _text(parent: Element, text: str, x: float, y: float, anchor: str, kind: str = "tick") -> None:
+    places = {"x": f"{x:g}", "y": f"{y:g}", "text-anchor": anchor}
+    SubElement(parent, "text", {"class": kind, **places}).text = visible(text)
 
 
 def _diamond(parent: Element, x: float, y: float) -> None:

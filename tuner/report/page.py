@@ -160,10 +160,9 @@ def _curves(steps: list[TrainRow]) -> list[Curve]:
     if "loss" in validation:
         losses.append(chart.Series("validation loss", validation.pop("loss"), "marked"))
     rates = [chart.Series("learning rate", [(step.step, step.learning_rate) for step in steps])]
-    panels = [("Loss", "nats per trained token", losses), ("Learning rate", "learning rate", rates)]
+    panels = [("Loss", "nats per trained token", losses), ("Learning rate", "", rates)]
     for name, points in validation.items():
-        title = f"Validation: {scores.score_name(name)}"
-        panels.append((title, scores.score_name(name), [chart.Series("validation", points, "marked")]))
+        panels.append((f"Validation: {scores.score_name(name)}", "", [chart.Series("validation", points, "marked")]))
     return [
         Curve(title, unit, chart.curve(f"curve-{number}", title, unit, series))
         for number, (title, unit, series) in enumerate(panels, 1)
@@ -201,7 +200,7 @@ def _splits(data: DataRecord | None) -> list[Split]:
         return []
 
     def cell(numbers: dict[str, int], split: str) -> str:
-        return figures.count(numbers[split]) if split in numbers else figures.MISSING
+        return figures.count(numbers[split]) if split in numbers else "not counted"
 
     return [
         Split(

@@ -170,4 +170,5 @@ def _finding(record: RunRecord) -> str:
 def _extent(number: int, total: int) -> str:
     if total == 1:
         return ""
-    return f" on all {total} scores" if number == total else f" on {number} of {total} scores"
+    whole = "both" if total == 2 else f"all {total}"
+    return f" on {whole} scores" if number == total else f" on {number} of {total} scores"
