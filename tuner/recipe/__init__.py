@@ -22,6 +22,7 @@ from inlay.tuner.recipe.schema import (
     Task,
     Train,
 )
+from inlay.tuner.recipe.starter import starter
 
 __all__ = [
     "Adapter",
@@ -41,4 +42,5 @@ __all__ = [
     "resolved_yaml",
     "schema",
     "shipped",
+    "starter",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from inlay import adapters
 from inlay.tuner.problems import Problem
 from inlay.tuner.recipe import aliases, yaml
+from inlay.tuner.recipe.options import options_schema
 from inlay.tuner.recipe.schema import Recipe
 from inlay.tuner.recipe.yaml import Document, KeyPath, dotted
 
@@ -42,7 +44,7 @@ class Words:
         for path in [path for path in self.schemas if path[:2] == ("adapter", "options")]:
             del self.schemas[path]
         if isinstance(method, str) and method in adapters.names():
-            options = adapters.find(method).Options.model_json_schema()
+            options = options_schema(method)
             self.schemas.update(_walk(options, options.get("$defs", {}), ("adapter",)))
 
     def under(self, parent: KeyPath) -> list[str]:
@@ -65,7 +67,7 @@ class Words:
         """The words that may stand at `path`, where it is one of a few."""
         schema = self.schemas.get(tuple(part for part in path if not isinstance(part, int)), {})
         parts = [schema, schema.get("items", {}), *schema.get("anyOf", [])]
-        return [str(word) for part in parts for word in part.get("enum", [part["const"]] if "const" in part else [])]
+        return [word for part in parts for word in enumerated(part)]
 
 
 def _walk(schema: Mapping, definitions: Mapping, prefix: KeyPath) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
@@ -86,8 +88,7 @@ def describe(schema: Mapping[str, Any]) -> str:
     if "anyOf" in schema:
         parts = [describe(part) for part in schema["anyOf"] if part.get("type") != "null"]
         return " or ".join(dict.fromkeys(parts))
-    if "const" in schema or "enum" in schema:
-        words = schema.get("enum", [schema.get("const")])
+    if words := enumerated(schema):
         return ("one of " if len(words) > 1 else "") + ", ".join(f"`{word}`" for word in words)
     kind = schema.get("type")
     if kind == "array":
@@ -96,6 +97,12 @@ def describe(schema: Mapping[str, Any]) -> str:
         return _PATTERNS.get(schema.get("pattern", ""), "text")
     nouns = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "object": "a block"}
     return nouns.get(str(kind), "a value") + _range(schema)
+
+
+def enumerated(schema: Mapping[str, Any]) -> list[str]:
+    """The few values that a piece of JSON Schema allows, as YAML writes them; empty where it is not a choice."""
+    values = schema.get("enum", [schema["const"]] if "const" in schema else [])
+    return [value if isinstance(value, str) else json.dumps(value) for value in values]
 
 
 def _range(schema: Mapping[str, Any]) -> str:

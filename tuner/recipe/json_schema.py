@@ -8,6 +8,7 @@ from inlay import adapters
 from inlay.eval import metrics
 from inlay.tuner.data import tasks
 from inlay.tuner.recipe import paths
+from inlay.tuner.recipe.options import options_schema
 from inlay.tuner.recipe.schema import Recipe
 
 
@@ -28,10 +29,9 @@ def _methods(definitions: dict[str, Any]) -> list[dict[str, Any]]:
     method = definitions["Adapter"]["properties"]["method"]
     union = []
     for name in adapters.names():
-        found = adapters.find(name)
-        options = found.Options.model_json_schema()
+        options = options_schema(name)
         definitions.update(options.pop("$defs", {}))
-        options["title"] = found.title
+        options["title"] = adapters.find(name).title
         options["properties"] = {"method": {**method, "const": name}, **options.get("properties", {})}
         options["required"] = ["method", *options.get("required", [])]
         union.append(options)
