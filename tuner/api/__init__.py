@@ -1,3 +1,116 @@
-"""inlay: parameter-efficient fine-tuning on a 4-bit base, benchmarked."""
+"""inlay: parameter-efficient fine-tuning on a 4-bit base, benchmarked.
+
+    import inlay
+
+    folder = inlay.run("quickstart", overrides=["train.max_steps=50"])
+
+Each function is a verb of the command line. Importing this module loads nothing heavy; a verb loads what it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inlay.tuner.recipe import Recipe
 
 __version__ = "0.1.0"
+__all__ = ["evaluate", "load_recipe", "report", "run", "schema"]
+
+
+def run(
+    recipe: str | Path | Recipe,
+    *,
+    overrides: Sequence[str] = (),
+    output: str | Path | None = None,
+    again: bool = False,
+) -> Path:
+    """Trains, measures and reports what a recipe asks for.
+
+    Args:
+        recipe: a file, the name of a shipped recipe, or what `load_recipe` returned.
+        overrides: each `dotted.path=value`, for a recipe that is named.
+        output: where the run goes; `runs/<name>-<hash>` by default.
+        again: start a new run although the same recipe is done.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        inlay.tuner.problems.Failure: its subclass and its problems say what went wrong.
+    """
+    loaded = _recipe(recipe, overrides)
+
+    from inlay.tuner.run import run as start
+
+    return start(loaded, output=Path(output) if output else None, again=again, command="inlay.run")
+
+
+def evaluate(
+    target: str | Path,
+    *,
+    recipe: str | Path | Recipe | None = None,
+    base: str | None = None,
+    overrides: Sequence[str] = (),
+) -> Path:
+    """Measures a run, an adapter or a base.
+
+    Args:
+        target: a run's folder, an adapter's folder, or a model.
+        recipe: data, metrics and decoding; a run's own by default.
+        base: the base that an adapter belongs on.
+        overrides: each `dotted.path=value`, for a recipe that is named.
+
+    Returns:
+        The folder that holds the result.
+
+    Raises:
+        inlay.tuner.problems.Failure: its subclass and its problems say what went wrong.
+    """
+    loaded = None if recipe is None else _recipe(recipe, overrides)
+
+    from inlay.tuner.rescore import rescore
+
+    return rescore(str(target), recipe=loaded, base=base)
+
+
+def report(run: str | Path) -> Path:
+    """Draws the page of a run again, from its files alone.
+
+    Returns:
+        The page.
+
+    Raises:
+        inlay.tuner.problems.RequestError: `run` is not a run.
+    """
+    from inlay.tuner.report import write_page
+
+    return write_page(Path(run))
+
+
+def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a file, or the shipped one of that name, checked as a whole.
+
+    Raises:
+        inlay.tuner.problems.RequestError: carries every mistake, each with file, line and dotted path.
+    """
+    from inlay.tuner.recipe import load
+
+    return load(path_or_name, overrides)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe."""
+    from inlay.tuner.recipe import schema as recipe_schema
+
+    return recipe_schema()
+
+
+def _recipe(recipe: str | Path | Recipe, overrides: Sequence[str]) -> Recipe:
+    if isinstance(recipe, (str, Path)):
+        return load_recipe(recipe, overrides)
+    if overrides:
+        raise TypeError("overrides go with a recipe that is named; this one is loaded already")
+    return recipe

@@ -1,0 +1,239 @@
+"""The command line: parses, calls, prints. stdout holds the answer, stderr progress and mistakes.
+
+Exit codes: 0 done as asked; 1 the answer is no; 2 the request is wrong; 3 this machine cannot; 4 a bug of inlay's;
+130 interrupted. Nothing heavy is imported here: each verb imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import errno
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from inlay.tuner.problems import Failure, MachineError, Problem, RequestError
+
+_DEFAULT_TASK = "summarization"
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs one command line (the process's own by default) and exits with its code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    try:
+        code = _dispatch(given)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except Exception as error:
+        failure = _as_failure(error)
+        if debug or failure is None:
+            traceback.print_exc(file=sys.stderr) if debug else print(_bug(error), file=sys.stderr)
+        if failure:
+            _tell(failure)
+        code = failure.exit_code if failure else 4
+    sys.exit(code)
+
+
+def _dispatch(given: list[str]) -> int:
+    parser, verbs = _parser()
+    _check_verb(given, list(verbs))
+    options = parser.parse_args(given)
+    if options.call is None:
+        parser.print_help()
+        return 0
+    options.command = shlex.join(["inlay", *given])
+    return options.call(options) or 0
+
+
+def _as_failure(error: Exception) -> Failure | None:
+    """The failure that an exception stands for, or None where it is a bug."""
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, ImportError):
+        from inlay.tuner.doctor import missing_library
+
+        problem = missing_library(error)
+        return MachineError(problem) if problem else None
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return MachineError("the disk is full", help="free some space and run the same command again")
+    return None
+
+
+def _tell(failure: Failure) -> None:
+    print(failure, file=sys.stderr)
+    if len(failure.problems) > 1:
+        print(f"note: {len(failure.problems)} mistakes, all found before anything was loaded", file=sys.stderr)
+
+
+def _bug(error: Exception) -> str:
+    first = (str(error).splitlines() or [""])[0]
+    return (
+        f"inlay broke: {type(error).__name__}: {first}\n"
+        "help: this is a bug; please report it with the output of the same command with `--debug`, and `inlay doctor`"
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with mistakes told like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(message, help=f"`{self.prog} --help` shows how it is used")
+
+
+def _check_verb(given: list[str], verbs: list[str]) -> None:
+    verb = next((argument for argument in given if not argument.startswith("-")), None)
+    if verb is None or verb in verbs:
+        return
+    close = difflib.get_close_matches(verb, verbs, n=1)
+    help = f"did you mean `inlay {close[0]}`?" if close else f"one of {', '.join(verbs)}"
+    if Path(verb).suffix in (".yaml", ".yml"):
+        help = f"did you mean `inlay run {shlex.quote(verb)}`?"
+    raise RequestError(Problem(f"`{verb}` is not something that inlay does", help=help))
+
+
+def _parser() -> tuple[_Parser, dict[str, _Parser]]:
+    from inlay import __version__
+
+    parser = _Parser(
+        prog="inlay", description="Train an adapter on a 4-bit base, and measure what it changed.", allow_abbrev=False
+    )
+    parser.set_defaults(call=None)
+    parser.add_argument("--version", action="version", version=f"inlay {__version__}")
+    _add_debug(parser)
+    subparsers = parser.add_subparsers(title="verbs", metavar="VERB")
+    verbs: dict[str, _Parser] = {}
+
+    def add(name: str, summary: str, call: Callable[[argparse.Namespace], int | None]) -> _Parser:
+        verb = subparsers.add_parser(name, help=summary, description=f"{summary}.", allow_abbrev=False)
+        verb.set_defaults(call=call)
+        _add_debug(verb)
+        verbs[name] = verb
+        return verb
+
+    run = add("run", "train, measure and report what a recipe asks for", _run)
+    run.add_argument("recipe", metavar="RECIPE", help="a file, or a name that `inlay ls recipes` shows")
+    _add_set(run)
+    run.add_argument("--output", type=Path, metavar="DIR", help="where the run goes (runs/<name>-<hash>)")
+    run.add_argument("--again", action="store_true", help="start a new run although the same recipe is done")
+
+    rescore = add("eval", "measure a run, an adapter or a base", _eval)
+    rescore.add_argument("target", metavar="TARGET", help="a run, an adapter's folder, or a model")
+    rescore.add_argument("--recipe", metavar="RECIPE", help="data, metrics and decoding (the run's own)")
+    rescore.add_argument("--base", metavar="MODEL", help="the base that an adapter belongs on")
+    _add_set(rescore)
+
+    report = add("report", "draw a run's page again and print its table", _report)
+    report.add_argument("run", metavar="RUN", help="a run's folder, or its name under runs/")
+
+    listing = add("ls", "list what there is, and what each can do", _ls)
+    topics = ("methods", "tasks", "metrics", "recipes", "runs")
+    listing.add_argument("topic", nargs="?", choices=topics, metavar="TOPIC", help=f"{', '.join(topics)}")
+
+    init = add("init", "write a commented recipe to start from", _init)
+    init.add_argument("task", nargs="?", default=_DEFAULT_TASK, metavar="TASK", help=f"a task ({_DEFAULT_TASK})")
+    init.add_argument("--output", type=Path, metavar="FILE", help="where to write it (<task>.yaml)")
+
+    add("schema", "print the JSON Schema of a recipe, for editors", _schema)
+    add("doctor", "say what works on this machine, and how to get the rest", _doctor)
+    return parser, verbs
+
+
+def _add_debug(parser: argparse.ArgumentParser) -> None:
+    help = "show the traceback of what went wrong"
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=help)
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    help = "put another value into the recipe: `--set train.max_steps=50`; may be repeated"
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C", help=help)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from inlay.tuner import recipe
+
+    loaded = recipe.load(options.recipe, options.overrides)
+
+    from inlay.tuner.run import run
+
+    run(loaded, output=options.output, again=options.again, command=options.command)
+
+
+def _eval(options: argparse.Namespace) -> None:
+    from inlay.tuner import listing, recipe
+
+    target = options.target
+    run = listing.run_named(target)
+    source = options.recipe or (run / "recipe.yaml" if run and options.overrides else None)
+    if options.overrides and source is None:
+        raise RequestError("`--set` changes a recipe, and there is none", help="name one with `--recipe`")
+    loaded = recipe.load(source, options.overrides) if source else None
+
+    from inlay.tuner.rescore import rescore
+
+    rescore(str(run or target), recipe=loaded, base=options.base)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from inlay.tuner import listing
+
+    run = listing.find_run(options.run)
+
+    from inlay.tuner.report import write_page
+    from inlay.tuner.report.terminal import print_table
+
+    page = write_page(run)
+    print_table(run)
+    print(page, file=sys.stderr)
+
+
+def _ls(options: argparse.Namespace) -> None:
+    from inlay.tuner import listing
+
+    print(listing.listing(options.topic))
+
+
+def _init(options: argparse.Namespace) -> None:
+    from inlay.tuner import recipe
+    from inlay.tuner.data import tasks
+
+    if options.task not in tasks.names():
+        close = difflib.get_close_matches(options.task, tasks.names(), n=1)
+        help = f"did you mean `{close[0]}`?" if close else f"known: {', '.join(tasks.names())}"
+        raise RequestError(f"unknown task `{options.task}`", help=help)
+    path = options.output or Path(f"{options.task}.yaml")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(recipe.starter(options.task, str(path)))
+    except FileExistsError:
+        help = "nothing was written; name another file with `--output FILE`"
+        raise RequestError(Problem("this file exists already", file=str(path), help=help)) from None
+    except OSError as error:
+        raise RequestError(Problem(f"cannot be written: {error.strerror}", file=str(path))) from error
+    print(f"wrote {path}\nnext  inlay run {shlex.quote(str(path))}")
+
+
+def _schema(options: argparse.Namespace) -> None:
+    import json
+
+    from inlay.tuner import recipe
+
+    print(json.dumps(recipe.schema(), indent=2, ensure_ascii=False))
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from inlay.tuner import doctor
+
+    text, healthy = doctor.examine()
+    print(text)
+    return 0 if healthy else 3
