@@ -55,16 +55,24 @@ def fetch(name: str, splits: Sequence[str], config: str | None, revision: str | 
         MachineError: the hub cannot be reached and the cache does not hold the files.
     """
     commit, held, cached = _list(name, revision)
-    files = {split: choose(held, split, config, name) for split in splits}
-    folder = cached or _download(name, commit, [path for paths in files.values() for path in paths])
+    files = {split: choose(held, split, config, name, whole=not cached) for split in splits}
+    folder = cached or _download(name, revision, [path for paths in files.values() for path in paths])
+    if folder.name != commit:
+        raise MachineError(f"the data set `{name}` changed while it was fetched", help="run again")
     return Snapshot(commit, folder, folder.parent.parent, files)
 
 
-def choose(held: Iterable[str], split: str, config: str | None, name: str) -> list[str]:
+def choose(held: Iterable[str], split: str, config: str | None, name: str, *, whole: bool) -> list[str]:
     """The files of one split among those that a data set holds, its shards in order.
+
+    Args:
+        held: paths in the data set.
+        split, config, name: as for `fetch`.
+        whole: `held` is all of the data set, and not only what the cache has of it.
 
     Raises:
         RequestError: none fits, several configurations do, or a shard is missing.
+        MachineError: none fits or a shard is missing, and the hub may have it.
     """
     held = sorted(path for path in held if PurePosixPath(path).suffix.lower() in EXTENSIONS)
     found: dict[str, dict[tuple[int, int, int], list[str]]] = {}
@@ -74,7 +82,7 @@ def choose(held: Iterable[str], split: str, config: str | None, name: str) -> li
             found.setdefault(folder, {}).setdefault(rank, []).append(path)
     if not found:
         under = f" of the configuration `{config}`" if config else ""
-        raise _refusal(f"`{name}` holds no data file for the split `{split}`{under}", _holdings(held))
+        raise _absence(f"`{name}` holds no data file for the split `{split}`{under}", _holdings(held), whole)
     if len(found) > 1 and TOP not in found:
         folders = ", ".join(f"`{folder}`" for folder in found)
         help = f"choose one by `config`: {folders}"
@@ -83,9 +91,15 @@ def choose(held: Iterable[str], split: str, config: str | None, name: str) -> li
     paths = versions[min(versions)]
     declared = re.search(r"-of-(\d+)\.\w+$", paths[0])
     if declared and len(paths) != int(declared[1]):
-        message = f"only {len(paths)} of the {int(declared[1])} files of the split `{split}` of `{name}` are there"
-        raise _refusal(message, "if you are offline, run once with a connection to fetch the others")
+        message = f"`{name}` holds only {len(paths)} of the {int(declared[1])} files of the split `{split}`"
+        raise _absence(message, _holdings(paths), whole)
     return paths
+
+
+def _absence(message: str, holdings: str, whole: bool) -> RequestError | MachineError:
+    if whole:
+        return _refusal(message, holdings)
+    return MachineError(f"the cached part of {message}", help=f"run once with a connection; without one, {holdings}")
 
 
 def _place(path: PurePosixPath, split: str) -> tuple[str, tuple[int, int, int] | None]:
@@ -165,13 +179,14 @@ def _list_cached(name: str, revision: str | None, reason: Exception) -> tuple[st
     return folder.name, [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()], folder
 
 
-def _download(name: str, commit: str, paths: Sequence[str]) -> Path:
+def _download(name: str, revision: str | None, paths: Sequence[str]) -> Path:
+    """Fetches some files; by the revision as it was given, so that the cache can later resolve it without the hub."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HTTPError
 
     patterns = [glob.escape(path) for path in paths]
     try:
-        return Path(snapshot_download(name, repo_type="dataset", revision=commit, allow_patterns=patterns))
+        return Path(snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=patterns))
     except (HTTPError, OSError) as error:
         raise MachineError(f"the data set `{name}` could not be fetched: {_words(error)}") from error
 
