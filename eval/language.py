@@ -44,7 +44,7 @@ _LANGUAGES = {
 # Names, code and units stand in Latin letters within texts of every language, and hardly ever the other way round.
 _SHARE_AGAINST_LATIN = 0.25
 # Japanese is written in Han and kana together; a Chinese text holds at most a quoted word of kana.
-_SHARE_OF_KANA = 0.1
+_SHARE_OF_KANA = 0.2
 
 
 def detect_language(texts: Sequence[str]) -> str:

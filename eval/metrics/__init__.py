@@ -204,8 +204,9 @@ def _features(metric: Metric) -> datasets.Features:
 def _from_columns(metric: Metric, columns: Mapping[str, Sequence[Any]]) -> list[Record]:
     """Records with the metric's fields from columns of equal length."""
     blank = Record(id="", references=(), prediction="", finished=True, nll_nats=0.0, tokens=1, reference_bytes=0)
+    rows = zip(*(columns[_COLUMNS.get(field, field)] for field in metric.fields), strict=True)
     records = []
-    for number, row in enumerate(zip(*(columns[_COLUMNS.get(field, field)] for field in metric.fields)), start=1):
+    for number, row in enumerate(rows, start=1):
         values = (tuple(value) if isinstance(value, list) else value for value in row)
         records.append(replace(blank, id=f"row {number}", **dict(zip(metric.fields, values, strict=True))))
     return records
