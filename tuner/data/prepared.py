@@ -1,0 +1,266 @@
+"""Data as a run uses it: read, rendered, fitted to the model's length, counted.
+
+No row disappears: a row that is too long is cut where the recipe allows it (the document, never the answer), or left
+out, counted and told; and where more than a small share would be left out, the run does not start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+from inlay.eval import Choice, Example
+from inlay.tuner.data.columns import Columns
+from inlay.tuner.data.formats import Row
+from inlay.tuner.data.rendering import Rendered, Renderer
+from inlay.tuner.data.sources import Source, open_splits
+from inlay.tuner.data.tasks import Task
+from inlay.tuner.problems import Problem, RequestError
+from inlay.tuner.records import DataRecord, InputFile
+from inlay.tuner.recipe import Recipe
+
+Values = Mapping[str, object]
+HALVINGS = 12
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """One row.
+
+    Attributes:
+        id: of the data row it comes from.
+        ids: decoder tokens.
+        trained: for each of them, whether it is a label. A padding token never is, and an end of text that happens to
+            be the padding token is one where it ends an answer: labels come from positions, not from ids.
+        source: encoder tokens of a sequence-to-sequence model; empty for a causal one.
+    """
+
+    id: str
+    ids: tuple[int, ...]
+    trained: tuple[bool, ...]
+    source: tuple[int, ...] = ()
+
+    @property
+    def labels(self) -> int:
+        """Tokens that the loss is summed over; a causal model never predicts its first token."""
+        return sum(self.trained if self.source else self.trained[1:])
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Longest row in tokens.
+
+    Attributes:
+        training: of a training row; for a sequence-to-sequence model, of each of its two sides.
+        context: of prompt and answer together in the benchmark; None where there is no limit.
+        new_tokens: room that generation needs behind a prompt.
+    """
+
+    training: int
+    context: int | None
+    new_tokens: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What training and benchmark take, and the record of it. `examples` by split."""
+
+    training: tuple[TrainingRow, ...]
+    examples: Mapping[str, tuple[Example, ...]]
+    record: DataRecord
+
+
+@dataclass
+class _Tally:
+    """What happened to the rows of one split."""
+
+    rows: int = 0
+    left_out: int = 0
+    cut: int = 0
+    tokens: int = 0
+    longest: int = 0
+    ids: Counter[str] = field(default_factory=Counter)
+
+    def name(self, row: Row) -> str:
+        """The row's id; a repeated row gets a number, so that ids stay apart."""
+        self.ids[row.id] += 1
+        return row.id if self.ids[row.id] == 1 else f"{row.id}~{self.ids[row.id]}"
+
+
+def prepare(recipe: Recipe, task: Task, renderer: Renderer, limits: Limits, splits: Sequence[str]) -> Prepared:
+    """Reads the training rows and the named other splits, and renders them.
+
+    Raises:
+        RequestError: rows are malformed, a label is unknown, or too many rows are too long.
+        MachineError: a hub dataset cannot be reached.
+    """
+    wanted = tuple(dict.fromkeys(("train", *splits)))
+    opened = open_splits(source(recipe), Columns(task.columns, recipe.task.columns), wanted)
+    task.learn([row.values for row in opened.rows["train"]])
+    tallies = {split: _Tally() for split in wanted}
+    training = _fit_training(recipe, task, renderer, limits.training, opened.rows["train"], tallies["train"])
+    examples = {
+        split: _fit_examples(recipe, task, renderer, limits, opened.rows[split], tallies[split])
+        for split in wanted
+        if split in splits
+    }
+    _refuse_many_left_out(recipe, limits, tallies)
+    ids = [row.id for row in training] + [example.id for found in examples.values() for example in found]
+    record = DataRecord(
+        inputs=opened.inputs,
+        sha256=_hash_inputs(opened.inputs),
+        rows_sha256=hashlib.sha256("\n".join(ids).encode()).hexdigest(),
+        rows={split: tally.rows for split, tally in tallies.items()},
+        left_out={split: tally.left_out for split, tally in tallies.items()},
+        documents_cut={split: tally.cut for split, tally in tallies.items()},
+        tokens={split: tally.tokens for split, tally in tallies.items()},
+        trained_tokens=sum(row.labels for row in training),
+        first_row=_show(renderer, training[0]),
+    )
+    return Prepared(tuple(training), examples, record)
+
+
+def source(recipe: Recipe) -> Source:
+    """Where the recipe's rows are; for `embedded`, the files that inlay brings."""
+    data = recipe.task.data
+    rows = {split: n for split in ("train", "validation", "test") if (n := getattr(data.max_rows, split))}
+    if data.embedded:
+        folder = Path(str(resources.files("inlay.recipes") / "embedded" / "data"))
+        files = {split: folder / f"{recipe.task.type}-{split}.jsonl" for split in ("train", "validation", "test")}
+        if not files["train"].is_file():
+            raise RequestError(
+                Problem(
+                    f"there are no embedded rows for the task `{recipe.task.type}`",
+                    path="task.data",
+                    help="name files: `data: {train: FILE, test: FILE}`",
+                )
+            )
+        return Source(files=files, shown={split: path.name for split, path in files.items()}, max_rows=rows)
+    draw = {split: share for split in ("validation", "test") if data.draw and (share := getattr(data.draw, split))}
+    named = {split: name for split in ("train", "validation", "test") if (name := getattr(data, split))}
+    if data.hub:
+        return Source(
+            hub=data.hub, names=named, config=data.config, revision=data.revision, draw=draw, max_rows=rows
+        )
+    shown = {split: recipe.written(f"task.data.{split}") or name for split, name in named.items()}
+    files = {split: Path(name) for split, name in named.items()}
+    return Source(files=files, shown=shown, draw=draw, max_rows=rows)
+
+
+def _fit_training(
+    recipe: Recipe, task: Task, renderer: Renderer, limit: int, rows: Sequence[Row], tally: _Tally
+) -> list[TrainingRow]:
+    made: list[TrainingRow] = []
+
+    def render(values: Values, name: str) -> list[Rendered]:
+        return [r for example in task.examples(values, name, training=True) for r in renderer.rows(example)]
+
+    def length(values: Values) -> int:
+        return max(max(len(r.ids), len(r.source)) for r in render(values, ""))
+
+    for row in rows:
+        name = tally.name(row)
+        values = _fit(recipe, task, row, lambda v: length(v) <= limit, tally)
+        if values is None:
+            tally.longest = max(tally.longest, length(row.values))
+            continue
+        made += [TrainingRow(name, r.ids, r.trained, r.source) for r in render(values, name)]
+    tally.tokens = sum(len(row.ids) + len(row.source) for row in made)
+    return made
+
+
+def _fit_examples(
+    recipe: Recipe, task: Task, renderer: Renderer, limits: Limits, rows: Sequence[Row], tally: _Tally
+) -> tuple[Example, ...]:
+    made: list[Example] = []
+
+    def length(values: Values) -> int:
+        return max(_example_length(renderer, e, limits) for e in task.examples(values, "", training=False))
+
+    for row in rows:
+        name = tally.name(row)
+        values = _fit(recipe, task, row, lambda v: limits.context is None or length(v) <= limits.context, tally)
+        if values is None:
+            tally.longest = max(tally.longest, length(row.values))
+            continue
+        made += task.examples(values, name, training=False)
+    tally.tokens = sum(_example_length(renderer, example, limits) for example in made)
+    return tuple(made)
+
+
+def _example_length(renderer: Renderer, example: Example, limits: Limits) -> int:
+    """Tokens of the prompt and of the longest thing that stands behind it in the benchmark."""
+    prompt = len(renderer.prompt_ids(example.turns))
+    if isinstance(example, Choice):
+        return prompt + max(len(renderer.answer_ids(example.turns, label)) for label in example.labels)
+    answer = len(renderer.answer_ids(example.turns, example.references[0]))
+    return prompt + max(answer, limits.new_tokens)
+
+
+def _fit(
+    recipe: Recipe, task: Task, row: Row, fits: Callable[[Values], bool], tally: _Tally
+) -> Values | None:
+    """The row, cut as little as needed where the recipe allows it; None where it does not fit."""
+    if fits(row.values):
+        tally.rows += 1
+        return row.values
+    best = _cut(task, row.values, fits) if recipe.task.truncate else None
+    if best is None:
+        tally.left_out += 1
+        return None
+    tally.rows += 1
+    tally.cut += 1
+    return best
+
+
+def _cut(task: Task, values: Values, fits: Callable[[Values], bool]) -> Values | None:
+    """The longest cut of the row that fits, found by halving the share that is kept."""
+    low, high, best = 0.0, 1.0, None
+    for _ in range(HALVINGS):
+        share = (low + high) / 2
+        candidate = task.cut(values, share)
+        if fits(candidate):
+            low, best = share, candidate
+        else:
+            high = share
+    return best
+
+
+def _refuse_many_left_out(recipe: Recipe, limits: Limits, tallies: Mapping[str, _Tally]) -> None:
+    problems = []
+    for split, tally in tallies.items():
+        total = tally.rows + tally.left_out
+        if tally.rows and tally.left_out <= recipe.task.max_left_out * total:
+            continue
+        limit = limits.training if split == "train" else limits.context
+        problems.append(
+            Problem(
+                f"{tally.left_out} of {total} {split} rows are longer than {limit} tokens (the longest has "
+                f"{tally.longest}); at most {recipe.task.max_left_out:.0%} may be left out",
+                path="train.max_length" if split == "train" else "task.max_left_out",
+                help="set task.truncate: true to cut their documents, raise train.max_length, "
+                "or accept it with task.max_left_out: 1"
+                if tally.rows
+                else "no row fits; set task.truncate: true, or use a base with a longer context",
+            )
+        )
+    if problems:
+        raise RequestError(problems)
+
+
+def _hash_inputs(inputs: Sequence[InputFile]) -> str:
+    return hashlib.sha256("\n".join(file.sha256 for file in inputs).encode()).hexdigest()
+
+
+def _show(renderer: Renderer, row: TrainingRow) -> list[tuple[str, bool]]:
+    """The row as text, in runs of tokens that are trained on or only read."""
+    runs: list[tuple[list[int], bool]] = [(list(row.source), False)] if row.source else []
+    for token, on in zip(row.ids, row.trained, strict=True):
+        if not runs or runs[-1][1] != on:
+            runs.append(([], on))
+        runs[-1][0].append(token)
+    return [(renderer.tokenizer.decode(ids, clean_up_tokenization_spaces=False), on) for ids, on in runs]
