@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -22,13 +21,19 @@ from peft import (
     set_peft_model_state_dict,
 )
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from inlay.adapters import Adapted, Kind
+from inlay.adapters._files import (
+    CONFIG,
+    WEIGHTS,
+    read_config,
+    read_weights,
+    require_equal_shapes,
+    write_config,
+    write_weights,
+)
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 TASK_TYPES: dict[Kind, str] = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}
 
 NO_EFFECT_ON_OUTPUT = frozenset(
@@ -44,7 +49,6 @@ NO_EFFECT_ON_OUTPUT = frozenset(
         "init_weights",
         "lora_dropout",
         "peft_version",
-        "placement",
         "prefix_projection",
         "revision",
         "runtime_config",
@@ -53,8 +57,8 @@ NO_EFFECT_ON_OUTPUT = frozenset(
     }
 )
 """Fields of PEFT configs that may differ between a saved adapter and the options it is loaded with: they do not change
-what trained weights compute (a projected prefix is saved as its output), or (targets, placement) differ exactly when
-the names of the tensors do."""
+what trained weights compute (a projected prefix is saved as its output), or (targets) differ exactly when the names of
+the tensors do."""
 
 
 class PeftAdapted(Adapted):
@@ -84,15 +88,13 @@ class PeftAdapted(Adapted):
                 own[name].copy_(tensor)
 
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = get_peft_model_state_dict(self.model, save_embedding_layers=False)
-        # Clones: safetensors refuses views and tensors that share memory.
-        save_file({name: t.detach().cpu().clone() for name, t in tensors.items()}, folder / WEIGHTS, {"format": "pt"})
+        write_weights(get_peft_model_state_dict(self.model, save_embedding_layers=False), folder)
         fields = self.model.active_peft_config.to_dict() | {"inference_mode": True}
         base = str(self.model.config.name_or_path)
-        fields["base_model_name_or_path"] = None if not base or Path(base).exists() else base
-        ordered = {name: sorted(value) if isinstance(value, set) else value for name, value in fields.items()}
-        (folder / CONFIG).write_text(json.dumps(ordered, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        fields["base_model_name_or_path"] = (
+            None if not base or Path(base).is_absolute() or Path(base).exists() else base
+        )
+        write_config({n: sorted(value) if isinstance(value, set) else value for n, value in fields.items()}, folder)
 
 
 def attach(config: PeftConfig, model: nn.Module, *, seed: int) -> PeftAdapted:
@@ -131,53 +133,8 @@ def load(config: PeftConfig, folder: Path, model: nn.Module) -> PeftAdapted:
     return adapted
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """The tensors of the adapter in `folder`, on the CPU.
-
-    Raises:
-        ValueError: the file is missing or is not safetensors.
-    """
-    path = folder / WEIGHTS
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise ValueError(f"{folder} holds no {WEIGHTS}") from None
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-
-
-def require_equal_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], source: str) -> None:
-    """Checks that `found` has the names and shapes of `expected`.
-
-    Raises:
-        ValueError: it has not; names up to three tensors of each kind.
-    """
-    faults = {
-        "missing": [name for name in expected if name not in found],
-        "unexpected": [name for name in found if name not in expected],
-        "of another shape": [
-            f"{name} ({_shape(found[name])} instead of {_shape(tensor)})"
-            for name, tensor in expected.items()
-            if name in found and found[name].shape != tensor.shape
-        ],
-    }
-    said = [
-        f"{len(names)} {kind}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-        for kind, names in faults.items()
-        if names
-    ]
-    if said:
-        raise ValueError(f"{source} does not fit this adapter on this base: {'; '.join(said)}")
-
-
 def _require_equal_options(config: PeftConfig, folder: Path) -> None:
-    path = folder / CONFIG
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{folder} holds no {CONFIG}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+    path, saved = folder / CONFIG, read_config(folder)
     if saved.get("peft_type") != config.peft_type:
         raise ValueError(f"{path} holds a {saved.get('peft_type')} adapter, not {str(config.peft_type).split('.')[-1]}")
     kind = PEFT_TYPE_TO_CONFIG_MAPPING[config.peft_type]
@@ -197,7 +154,3 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     saved = model.state_dict().keys()
     tensors |= {name: buffer for name, buffer in model.named_buffers() if name in saved}
     return tensors
-
-
-def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "scalar"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from inlay.adapters import Adapted, Facts, Method
+from inlay.adapters._files import CONFIG, read_config, write_config
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-CONFIG = "adapter_config.json"
+SAVED_AS = {"method": "none"}
 
 
 class Untouched(Adapted):
@@ -35,8 +35,7 @@ class Untouched(Adapted):
             )
 
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG).write_text(json.dumps({"method": "none"}) + "\n", encoding="utf-8")
+        write_config(SAVED_AS, folder)
 
 
 class NoAdapter(Method):
@@ -53,10 +52,6 @@ class NoAdapter(Method):
         return Untouched(model)
 
     def load(self, folder: Path, model: nn.Module, facts: Facts) -> Adapted:
-        try:
-            saved = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ValueError(f"{folder} holds no {CONFIG}") from None
-        if saved != {"method": "none"}:
+        if read_config(folder) != SAVED_AS:
             raise ValueError(f"{folder / CONFIG} describes another adapter than none")
         return Untouched(model)

@@ -34,7 +34,7 @@ class Prefix(Method):
 
     title: ClassVar[str] = "prefix tuning"
     paper: ClassVar[str] = "Li & Liang 2021, arXiv:2101.00190"
-    learning_rate: ClassVar[float] = 1e-3
+    learning_rate: ClassVar[float] = 1e-2
     prepends: ClassVar[Literal["nothing", "tokens", "keys"]] = "keys"
     identity: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False
@@ -45,7 +45,8 @@ class Prefix(Method):
 
         Attributes:
             num_virtual_tokens: length of the prefix.
-            prefix_projection: train a network that computes the prefix instead of the prefix itself.
+            prefix_projection: train a network that computes the prefix instead of the prefix itself; wants a learning
+                rate about ten times smaller.
             encoder_hidden_size: width of that network; the base's own where it is not given.
         """
 
