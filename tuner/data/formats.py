@@ -146,13 +146,20 @@ def _row(value: object, shown: str, line: int, expected: str = "") -> Row | Prob
 
 
 def _fault(value: object) -> str | None:
-    if isinstance(value, str):
-        if "\0" in value:
-            return "holds a NUL character"
-        broken = not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value)
-        return "holds half of a surrogate pair" if broken else None
-    parts = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return next((fault for part in parts if (fault := _fault(part))), None)
+    """What is wrong with a text anywhere in a value; walks with a list, because data may nest deeper than calls can."""
+    pending = [value]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            pending += [*part.keys(), *part.values()]
+        elif isinstance(part, list):
+            pending += part
+        elif isinstance(part, str):
+            if "\0" in part:
+                return "holds a NUL character"
+            if not part.isascii() and any("\ud800" <= character <= "\udfff" for character in part):
+                return "holds half of a surrogate pair"
+    return None
 
 
 def _read_jsonl(file: BinaryIO, shown: str) -> Iterator[Row | Problem]:

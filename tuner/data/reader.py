@@ -78,9 +78,7 @@ def _is_parquet(path: Path) -> bool:
 def _refusal(path: Path, shown: str, root: Path) -> Problem | None:
     """Why a path is not opened at all, or None."""
     if "://" in shown:
-        return Problem(
-            "data files are read from this machine, not from an address", file=shown, help="download it first"
-        )
+        return Problem("data files are read from this machine only", file=shown, help="download the file first")
     try:
         kind = path.stat().st_mode
         inside = path.resolve(strict=True).is_relative_to(root.resolve(strict=True))
@@ -93,9 +91,7 @@ def _refusal(path: Path, shown: str, root: Path) -> Problem | None:
     if not stat.S_ISREG(kind):
         return Problem("this is not a regular file", file=shown)
     if not inside:
-        return Problem(
-            "the link leads out of its folder", file=shown, help="copy the file there, or name its real path"
-        )
+        return Problem("the link leads out of its folder", file=shown, help="copy the file, or name its real path")
     if path.suffix.lower() not in READERS:
         return Problem(f"`{path.suffix}` is not a data format; expected {FORMATS}", file=shown)
     return None

@@ -87,7 +87,7 @@ def open_splits(data: Source, columns: Columns, wanted: Sequence[str]) -> Splits
     if problems:
         raise RequestError(problems)
     rows = {name: sample.rows() for name, sample in samples.items()}
-    _refuse_empty(rows, data)
+    _refuse_empty(rows)
     named = {file.path: file for split in needed for file in files[split]}
     return Splits(rows, [_input_file(file) for file in named.values()], commit)
 
@@ -95,9 +95,7 @@ def open_splits(data: Source, columns: Columns, wanted: Sequence[str]) -> Splits
 def _contradictions(data: Source, wanted: Sequence[str]) -> list[Problem]:
     """What is wrong with a source before anything is read."""
     problems = [
-        Problem(
-            f"the split `{name}` has a file and is also drawn from the training file", path=f"task.data.draw.{name}"
-        )
+        Problem(f"the split `{name}` has a file, and is also drawn", path=f"task.data.draw.{name}")
         for name in data.draw
         if name in data.files or name == TRAIN
     ]
@@ -135,17 +133,15 @@ def _rows(files: Sequence[_File], columns: Columns) -> Iterator[Row]:
         raise RequestError(problems)
 
 
-def _refuse_empty(rows: Mapping[str, list[Row]], data: Source) -> None:
+def _refuse_empty(rows: Mapping[str, list[Row]]) -> None:
     """A file without rows was refused when it was read; a draw from a small file can still come out empty."""
-    empty = [
-        Problem(
-            f"the draw left no rows for the split `{name}`", path=f"task.data.draw.{name}", help="draw a larger share"
-        )
+    problems = [
+        Problem(f"the draw left no rows for the split `{name}`", path="task.data.draw", help="draw other shares")
         for name, found in rows.items()
         if not found
     ]
-    if empty:
-        raise RequestError(empty)
+    if problems:
+        raise RequestError(problems)
 
 
 def _input_file(file: _File) -> InputFile:
