@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from inlay.eval import Change, MeasurementError, Record, Score
 from inlay.eval.metrics import Metric, gather
@@ -23,13 +23,19 @@ RESAMPLES = 2000
 # With fewer examples no change is told from chance: if all five of five move one way, a sign test gives p = 0.06.
 FEWEST = 6
 _Z95 = NormalDist().inv_cdf(0.975)
+_ROUNDING = 1e-9
 _BLOCK = 2**20  # weights held at once
 
 
 def summarize(
-    metrics: Sequence[Metric], records: Sequence[Record], *, seed: int
+    metrics: Sequence[Metric], records: Sequence[Record], *, seed: int = 0
 ) -> tuple[dict[str, Score], dict[str, list[float]]]:
     """The scores of all metrics by name, and of those that have any, the values of each example in their order.
+
+    Args:
+        metrics: their scores' names are the keys.
+        records: all examples of the benchmark.
+        seed: of the resamples.
 
     Raises:
         MeasurementError: no records, a record that cannot be scored, or a score that is not finite.
@@ -48,8 +54,15 @@ def summarize(
     return scores, examples
 
 
-def compare(metrics: Sequence[Metric], new: Sequence[Record], old: Sequence[Record], *, seed: int) -> dict[str, Change]:
+def compare(
+    metrics: Sequence[Metric], new: Sequence[Record], old: Sequence[Record], *, seed: int = 0
+) -> dict[str, Change]:
     """The change of every score from `old` to `new`, by name.
+
+    Args:
+        metrics: their scores' names are the keys.
+        new, old: what two models left on the same examples, in the same order.
+        seed: of the resamples.
 
     Raises:
         MeasurementError: the two do not hold the same examples, answers and scored tokens, or one cannot be scored.
@@ -114,7 +127,8 @@ def change(
 
     Returns:
         One change per score: a difference, or for a ratio scale the difference in % of the old value. Its verdict is
-        `same` where all examples' statistics are, `better` or `worse` where the interval excludes zero.
+        `same` where the two models score the same on every resample, `better` or `worse` where the interval excludes
+        zero.
 
     Raises:
         MeasurementError: a change is not finite.
@@ -131,15 +145,22 @@ def change(
     values = differences(paired.sum(axis=0))
     _check_finite(metric, values)
     unit = "%" if metric.ratio else "pp" if metric.unit == "%" else metric.unit
-    if np.array_equal(new, old):
-        return [Change(0.0, None, unit, "same") for _ in metric.scores]
     drawn = np.concatenate([differences(sums) for sums in _resampled(paired, resamples, seed)])
-    # Resamples that all agree are no interval of a score, but of a change they say that every example moved alike.
-    ends = [found or (value, value) for value, found in zip(values.tolist(), _percentiles(drawn), strict=True)]
     return [
-        Change(value, ci95 if n > 1 else None, unit, _verdict(ci95, n, metric.higher_is_better))
-        for value, ci95 in zip(values.tolist(), ends, strict=True)
+        _judged(value, ci95, n, unit, metric.higher_is_better)
+        for value, ci95 in zip(values.tolist(), _percentiles(drawn), strict=True)
     ]
+
+
+def _judged(value: float, ci95: tuple[float, float] | None, n: int, unit: str, higher_is_better: bool | None) -> Change:
+    """A change with the word that its interval earned; the interval is None where all resamples agree."""
+    if ci95 is None and abs(value) < _ROUNDING:
+        return Change(0.0, None, unit, "same")
+    if ci95 is None and n > 1:
+        ci95 = value, value  # every example moved alike: no spread, but of a change that is telling
+    if ci95 is None or n < FEWEST or ci95[0] <= 0 <= ci95[1] or higher_is_better is None:
+        return Change(value, ci95, unit, "unclear")
+    return Change(value, ci95, unit, "better" if (value > 0) == higher_is_better else "worse")
 
 
 def _resampled(gathered: NDArray[np.float64], resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
@@ -160,7 +181,7 @@ def _percentiles(drawn: NDArray[np.float64]) -> list[tuple[float, float] | None]
     import numpy as np
 
     low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
-    rounding = 1e-9 * np.maximum(1.0, np.abs(drawn).max(axis=0))
+    rounding = _ROUNDING * np.maximum(1.0, np.abs(drawn).max(axis=0))
     flat = np.ptp(drawn, axis=0) <= rounding
     ends = zip(low.tolist(), high.tolist(), strict=True)
     return [None if still else pair for still, pair in zip(flat, ends, strict=True)]
@@ -172,16 +193,6 @@ def _wilson(share: float, n: int) -> tuple[float, float]:
     center = (share + spread / 2) / (1 + spread)
     half = (spread * (share * (1 - share) + spread / 4)) ** 0.5 / (1 + spread)
     return 100 * max(0.0, center - half), 100 * min(1.0, center + half)
-
-
-def _verdict(
-    ci95: tuple[float, float], n: int, higher_is_better: bool | None
-) -> Literal["better", "worse", "unclear", "same"]:
-    """The word that the interval of a change earned."""
-    low, high = ci95
-    if n < FEWEST or low <= 0 <= high or higher_is_better is None:
-        return "unclear"
-    return "better" if (low > 0) == higher_is_better else "worse"
 
 
 def _check_finite(metric: Metric, values: NDArray[np.float64]) -> None:

@@ -180,6 +180,16 @@ def test_verdict_is_earned_by_the_interval():
     assert (untouched.verdict, untouched.value, untouched.ci95) == ("same", 0.0, None)
 
 
+def test_each_score_of_a_metric_has_its_own_verdict():
+    """The same words in another order: ROUGE-1 cannot see it, ROUGE-2 can."""
+    wanted = [f"{a} b c d" for a in "efghijkl"]
+    old = texts(*((words, words) for words in wanted))
+    new = texts(*((" ".join(reversed(words.split())), words) for words in wanted))
+    found = compare([metric("rouge")], new, old)
+    assert (found["rouge1"].verdict, found["rouge1"].ci95) == ("same", None)
+    assert (found["rouge2"].verdict, found["rouge2"].value) == ("worse", -100.0)
+
+
 def test_few_examples_earn_no_verdict():
     """Five that all improve could be luck (sign test: p = 0.06); six are fewer than one in twenty times luck."""
     for n, verdict in ((5, "unclear"), (6, "better")):

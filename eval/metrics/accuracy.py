@@ -25,7 +25,7 @@ class Accuracy(Mean):
     proportion = True
 
     def signature(self, references: int | None = 1) -> str:
-        return "choice:label|agg:mean"
+        return "choice:sum-of-label-nll|agg:mean"
 
     def statistics(self, record: Record) -> NDArray[np.float64]:
         """1 where the choice is right, else 0: shape (1,)."""

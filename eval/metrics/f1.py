@@ -25,7 +25,7 @@ class F1(Metric):
     per_example = False
 
     def signature(self, references: int | None = 1) -> str:
-        return "choice:label|average:macro|labels:present"
+        return "choice:sum-of-label-nll|average:macro|labels:present"
 
     def statistics(self, record: Record) -> NDArray[np.float64]:
         """For L labels: true positives, false positives, false negatives of each: shape (3 L,)."""
