@@ -73,7 +73,6 @@ class Training:
     """What a method may ask about the training it is meant for."""
 
     gradient_checkpointing: bool
-    steps: int
 
 
 class Options(BaseModel):
@@ -111,6 +110,11 @@ class Method(ABC):
 
     def __init__(self, options: Any) -> None:
         self.options = options
+
+    @property
+    def prepended(self) -> int:
+        """Positions of the context that the adapter takes before the text."""
+        return 0
 
     def targets(self, facts: Facts) -> tuple[str, ...]:
         """The full names of the modules that the method changes or wraps, in the model's order."""

@@ -62,6 +62,10 @@ class Prefix(Method):
 
     options: Options
 
+    @property
+    def prepended(self) -> int:
+        return self.options.num_virtual_tokens
+
     def refusal(self, facts: Facts, training: Training) -> str | None:
         if reason := super().refusal(facts, training):
             return reason
