@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -100,6 +101,7 @@ def _draw(run: RunFiles) -> str:
     )
 
 
+@cache
 def _environment() -> Environment:
     """Every value is escaped, and its hidden characters made visible, at the one place where it enters the page."""
     environment = Environment(

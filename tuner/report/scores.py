@@ -12,14 +12,12 @@ from inlay.tuner.report.text import one_line
 _SPELLING = {
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
-    "rougel": "ROUGE-L",
-    "rougelsum": "ROUGE-Lsum",
+    "rougeL": "ROUGE-L",
+    "rougeLsum": "ROUGE-Lsum",
     "bleu": "BLEU",
     "chrf": "chrF",
-    "f1": "F1",
-    "macrof1": "macro-F1",
-    "f1macro": "macro-F1",
-    "microf1": "micro-F1",
+    "f1": "macro-F1",
+    "empty": "empty replies",
 }
 _DIRECTION = {True: "higher", False: "lower", None: ""}
 _SUFFIX = {"%": " %", "pp": " pp"}
@@ -51,8 +49,7 @@ class Line:
 
 def score_name(key: str) -> str:
     """The usual spelling of a score's name: `rougeL` is ROUGE-L, `bits_per_byte` is bits per byte."""
-    plain = "".join(character for character in key.lower() if character.isalnum())
-    return _SPELLING.get(plain) or one_line(key.replace("_", " "))
+    return _SPELLING.get(key) or one_line(key.replace("_", " "))
 
 
 def trained(record: RunRecord) -> bool:
@@ -86,7 +83,8 @@ def _reasons(
     if change is None:
         reasons.append(f"{name}: the change was not measured")
     elif change.ci95 is None:
-        reasons.append(f"{name}: the change has no interval ({counted(tuned.n, 'row')})")
+        why = "every row scores the same" if change.verdict == "same" else counted(tuned.n, "row")
+        reasons.append(f"{name}: the change has no interval ({why})")
     return tuple(reasons)
 
 
