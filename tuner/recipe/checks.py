@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from inlay.eval import metrics
 from inlay.tuner.data import tasks
+from inlay.tuner.recipe.paths import EMBEDDED
 from inlay.tuner.recipe.schema import Recipe
 from inlay.tuner.recipe.yaml import KeyPath
 
@@ -24,6 +25,11 @@ def findings(recipe: Recipe) -> Iterator[Finding]:
     """All broken rules, in the order of the recipe's blocks."""
     for check in _CHECKS:
         yield from check(recipe)
+
+
+def _embedded_base(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.base.model == EMBEDDED and recipe.base.revision is not None:
+        yield Finding(("base", "revision"), "`revision` is about a model on the hub", "remove the line")
 
 
 def _quantization(recipe: Recipe) -> Iterator[Finding]:
@@ -64,8 +70,9 @@ def _data_source(recipe: Recipe) -> Iterator[Finding]:
 
 def _has(recipe: Recipe, split: str) -> bool:
     data = recipe.task.data
-    brings_all = data.embedded or data.hub is not None
-    return brings_all or getattr(data, split) is not None or bool(data.draw and getattr(data.draw, split))
+    if data.embedded or data.hub is not None or data.train is None:  # without train, `_data_source` has told so
+        return True
+    return getattr(data, split) is not None or bool(data.draw and getattr(data.draw, split))
 
 
 def _columns(recipe: Recipe) -> Iterator[Finding]:
@@ -140,6 +147,7 @@ def _decoding(recipe: Recipe) -> Iterator[Finding]:
 
 
 _CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
+    _embedded_base,
     _quantization,
     _task_type,
     _data_source,

@@ -23,6 +23,13 @@ _PATTERNS = {
     r"^[a-z]{2,4}$": "a language code such as `en` or `zh`, or `auto`",
 }
 _TRUE, _FALSE = {"yes", "on", "y"}, {"no", "off", "n"}
+_FIRST: dict[KeyPath, str] = {  # what a block is probably meant to say where it is a single word
+    ("base",): "model",
+    ("base", "quantization"): "bits",
+    ("adapter",): "method",
+    ("task",): "type",
+    ("task", "data"): "train",
+}
 _MARGIN = 0.6  # difflib's similarity from which a name counts as meant
 
 
@@ -43,8 +50,10 @@ class Words:
         self.schemas: dict[KeyPath, dict[str, Any]] = dict(_walk(root, root["$defs"], ()))
         for path in [path for path in self.schemas if path[:2] == ("adapter", "options")]:
             del self.schemas[path]
+        del self.schemas["adapter",]["properties"]["options"]
         if isinstance(method, str) and method in adapters.names():
             options = options_schema(method)
+            self.schemas["adapter",]["properties"] |= options.get("properties", {})
             self.schemas.update(_walk(options, options.get("$defs", {}), ("adapter",)))
 
     def under(self, parent: KeyPath) -> list[str]:
@@ -164,7 +173,8 @@ def problems(error: ValidationError, document: Document) -> list[tuple[KeyPath, 
     for path in missing:
         if not any(f"{name}.".startswith(f"{dotted(path)}.") for name in meant):
             span = document.span(path[:-1], key=True)
-            help = f"expected {words.expected(path)}"
+            meaning = words.schemas.get(path, {}).get("description", "")
+            help = f"`{path[-1]}` is {meaning}" if meaning else ""
             found[path] = span.problem(f"`{dotted(path)}` is missing", path=dotted(path), help=help)
     return list(found.items())
 
@@ -186,13 +196,13 @@ def _unknown_key(path: KeyPath, words: Words) -> Advice:
     key, parent = str(path[-1]), path[:-1]
     if key == "trust_remote_code":
         return Advice("a recipe cannot allow code to run", "remove it; a model with code of its own cannot be a base")
+    if key in aliases.COUNTERPARTS:
+        tool, here = aliases.COUNTERPARTS[key]
+        return Advice(f"{_possessive(tool)} word; here it is `{here}`", "", here.split(":")[0])
     homes = words.homes(key)
     if homes:
         home = homes[0]
         return Advice(f"belongs under `{dotted(home[:-1])}`" if home[:-1] else "belongs at the top", "", dotted(home))
-    if key in aliases.COUNTERPARTS:
-        tool, here = aliases.COUNTERPARTS[key]
-        return Advice(f"{_possessive(tool)} word; here it is `{here}`", "", here.split(":")[0])
     if key in aliases.ABSENT:
         tool, why = aliases.ABSENT[key]
         return Advice(f"{_possessive(tool)} word; it has no counterpart here", why)
@@ -235,7 +245,7 @@ def _wrong_value(path: KeyPath, item: Mapping[str, Any], document: Document, wor
     return span.problem(
         f"`{dotted(path)}` is {shown(value)}; expected {expected}",
         path=dotted(path),
-        help=_repair(value, item["type"], words.choices(path)),
+        help=_repair(path, value, item["type"], words.choices(path)),
     )
 
 
@@ -247,7 +257,11 @@ def unknown_name(document: Document, path: KeyPath, value: str, kind: str, known
     return document.span(path).problem(f"unknown {kind} `{printable(value)}`", path=dotted(path), note=note, help=help)
 
 
-def _repair(value: Any, kind: str, choices: list[str]) -> str:
+def _repair(path: KeyPath, value: Any, kind: str, choices: list[str]) -> str:
+    if path in _FIRST and isinstance(value, (str, int)):
+        return f"write `{path[-1]}: {{{_FIRST[path]}: {printable(value)}}}`"
+    if kind == "list_type" and isinstance(value, str):
+        return f"write `{path[-1]}: [{printable(value)}]`"
     if isinstance(value, str):
         if close := nearest(value.lower(), choices):
             return f"did you mean `{close}`?"

@@ -10,13 +10,15 @@ from inlay.tuner.recipe import yaml
 from inlay.tuner.recipe.yaml import Document, KeyPath, Span
 
 _ARGUMENT = re.compile(r"(?P<path>[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*)=(?P<value>.*)", re.DOTALL)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def apply(document: Document, overrides: Sequence[str]) -> None:
     """Applies the overrides in order; what is wrong with them joins `document.problems`."""
     for argument in overrides:
-        span = Span(f"--set {_CONTROL.sub('?', argument)[: yaml.LONGEST_SHOWN]}")
+        span = Span(f"--set {_shown(argument)}")
+        if found := yaml.control_character(argument):
+            document.problems.append(span.problem(f"the character {found} may not stand in an override"))
+            continue
         match = _ARGUMENT.fullmatch(argument)
         if not match:
             message = "an override is `dotted.path=value`"
@@ -30,6 +32,10 @@ def apply(document: Document, overrides: Sequence[str]) -> None:
             _put(document, path, value, span)
 
 
+def _shown(argument: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in argument[: yaml.LONGEST_SHOWN])
+
+
 def _value(text: str) -> tuple[str, Any]:
     """What went wrong, or nothing, and the value of the text right of `=`: a bracket or a quote opens YAML."""
     if not text.lstrip().startswith(("[", "{", '"', "'")):
@@ -37,7 +43,7 @@ def _value(text: str) -> tuple[str, Any]:
             return "", yaml.scalar(text.strip())
         except ValueError as error:
             return str(error), None
-    inner = yaml.read(f"value: {text}".encode("utf-8", "surrogateescape"), "--set")
+    inner = yaml.read(f"value: {text}".encode(), "--set")
     if inner.problems:
         return f"the value cannot be read: {inner.problems[0].message}", None
     return "", inner.value["value"]

@@ -42,13 +42,12 @@ def locate_model(text: str, folder: Path, *, commanded: bool) -> str:
     _refuse_url(text)
     if text == EMBEDDED:
         return text
-    if _LOCAL.match(text) or _ABSOLUTE.match(text):
+    roots = [Path.cwd()] if commanded else [folder, Path.cwd()]
+    if _LOCAL.match(text) or any((root / text).exists() for root in roots):
         found = _locate(text, folder, commanded=commanded)
         if found.is_dir():
             return str(found)
         raise PathError(f"there is no folder `{text}`", "a model is a folder, a hub id or `embedded`")
-    if found := _existing_folder(text, folder, commanded=commanded):
-        return str(found)
     if not _HUB_ID.fullmatch(text):
         raise PathError(f"`{text}` is neither a folder nor a hub id", "write `owner/name`, a folder or `embedded`")
     return text
@@ -103,13 +102,6 @@ def _locate(text: str, folder: Path, *, commanded: bool) -> Path:
             "a file elsewhere is named on the command line: `--set PATH.TO.KEY=/...`",
         )
     return next((path for path in inside if path.exists()), inside[0])
-
-
-def _existing_folder(text: str, folder: Path, *, commanded: bool) -> Path | None:
-    roots = [Path.cwd()] if commanded else [folder, Path.cwd()]
-    if not any((root / text).is_dir() for root in roots):
-        return None
-    return _locate(text, folder, commanded=commanded)
 
 
 def _nearest_file(missing: Path) -> str:

@@ -87,8 +87,10 @@ class Adapter(Block):
     @model_validator(mode="before")
     @classmethod
     def _gather_options(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping) or not isinstance(data.get("method"), str):
+        if not isinstance(data, Mapping):
             return data
+        if not isinstance(data.get("method"), str):  # nobody knows the options of no method
+            return {**{key: data[key] for key in ("method",) if key in data}, "options": adapters.Options()}
         given = {key: value for key, value in data.items() if key != "method"}
         if isinstance(given.get("options"), adapters.Options):
             return data

@@ -7,6 +7,7 @@ Source: https://yaml.org/spec/1.2.2, section 10.3.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +27,8 @@ _NULL = re.compile(r"null|Null|NULL|~|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_SPECIAL = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _BIDIRECTIONAL = dict.fromkeys([*range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\N{REPLACEMENT CHARACTER}")
 
@@ -112,21 +114,29 @@ def scalar(text: str) -> Any:
     """What a plain (unquoted) scalar means: None, bool, int, float or text.
 
     Raises:
-        ValueError: a number of more than `MAX_DIGITS` characters.
+        ValueError: a number that is not finite, or of more than `MAX_DIGITS` characters.
     """
     if _NULL.fullmatch(text):
         return None
     if _BOOL.fullmatch(text):
         return text.lower() == "true"
-    if _INT.fullmatch(text) or _FLOAT.fullmatch(text):
-        if len(text) > MAX_DIGITS:
-            raise ValueError(f"a number of {len(text)} characters")
-        if _INT.fullmatch(text):
-            return int(text, {"0x": 16, "0o": 8}.get(text[:2], 10))
-        return float(text)
-    if _SPECIAL.fullmatch(text):
-        return float(text.replace(".", "", 1))
-    return text
+    whole = _INT.fullmatch(text)
+    if not whole and not _FLOAT.fullmatch(text) and not _NOT_FINITE.fullmatch(text):
+        return text
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number has at most {MAX_DIGITS} characters, this one {len(text)}")
+    if whole:
+        return int(text, {"0x": 16, "0o": 8}.get(text[:2], 10))
+    number = float(text) if _FLOAT.fullmatch(text) else math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"`{text}` is not a finite number")
+    return number
+
+
+def control_character(text: str) -> str:
+    """The first character of the text that no recipe may hold, as `U+001B`; empty where there is none."""
+    found = _CONTROL.search(text)
+    return f"U+{ord(found.group()):04X}" if found else ""
 
 
 def read(data: bytes, file: str) -> Document:
@@ -226,9 +236,10 @@ class _Builder:
             self.refuse(event, f"aliases (`*{event.anchor}`) are not read in a recipe", "write the value out")
         elif event.anchor:
             self.refuse(event, f"anchors (`&{event.anchor}`) are not read in a recipe", "remove the anchor")
-        tag = None if isinstance(event, yaml.AliasEvent) else event.tag
-        if tag:
+        elif event.tag:
             self.refuse(event, "tags (`!...`) are not read in a recipe", "remove the tag")
+        if isinstance(event, yaml.ScalarEvent) and (found := control_character(event.value)):
+            self.stop(event, f"the character {found} may not stand in a recipe")
         frame = self.stack[-1] if self.stack else None
         if frame is None:
             self._take_root(event)
@@ -268,7 +279,7 @@ class _Builder:
         value: Any = None
         if isinstance(event, yaml.ScalarEvent):
             value = self._scalar(event)
-            if path is not None:
+            if path is not None and event.start_mark.index < event.end_mark.index:
                 self.document.values[path] = self.span(event)
         elif isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             value = {} if isinstance(event, yaml.MappingStartEvent) else []
@@ -288,5 +299,5 @@ class _Builder:
         try:
             return scalar(event.value)
         except ValueError as error:
-            self.refuse(event, f"{error}; numbers have at most {MAX_DIGITS}")
+            self.refuse(event, str(error))
             return 0
