@@ -119,6 +119,18 @@ def test_s37_open_splits_draws_from_the_training_file(tmp_path):
     assert {name: {row.id for row in rows} for name, rows in again.rows.items()} == ids
 
 
+def test_s37_a_named_split_is_not_drawn_from(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"text": "{name}{n}", "label": "x"}}\n' for n in range(50)))
+    files = {"train": tmp_path / "a.jsonl", "validation": tmp_path / "b.jsonl"}
+    source = Source(files, {name: path.name for name, path in files.items()}, draw={"test": 0.5})
+    rows = open_splits(source, LABELS, ("train", "validation", "test")).rows
+    assert {row.file for row in rows["validation"]} == {"b.jsonl"}
+    assert len(rows["validation"]) == 50
+    assert {row.file for row in rows["test"]} == {"a.jsonl"}
+    assert len(rows["train"]) + len(rows["test"]) == 50
+
+
 def test_inputs_are_recorded_by_name_hash_and_size(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(GOOD)
     (tmp_path / "b.jsonl").write_bytes(GOOD * 2)
