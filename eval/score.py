@@ -41,6 +41,7 @@ def score(
     *,
     decoding: Decoding,
     batch_size: int,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> Report:
     """Benchmarks a model.
@@ -51,6 +52,8 @@ def score(
         metrics: decide whether text is generated and likelihoods are computed.
         decoding: for generated text.
         batch_size: rows at once.
+        seed: of the bootstrap.
+        progress: hears of the work as it goes.
 
     Returns:
         Scores with intervals over examples, and every example's record, in the order of `examples`.
@@ -68,7 +71,7 @@ def score(
     else:
         records = _reply(scorable, examples, render, metrics, decoding, batch_size, report)
     seconds = time.perf_counter() - started
-    scores, example_scores = summarize(metrics, records)
+    scores, example_scores = summarize(metrics, records, seed=seed)
     return Report(
         scores=scores,
         records=records,
@@ -97,11 +100,10 @@ def measure_noise(
     relative = max(abs(a - b) / max(abs(a), 1e-12) for a, b in zip(one, many, strict=True))
     identical = len(some)
     if not isinstance(some[0], Choice):
-        texts = [
-            [render.decode(ids) for ids in generate(scorable, prompts, decoding, stop_ids=render.stop_ids, batch_size=n)]
-            for n in (1, batch_size)
+        written = [
+            generate(scorable, prompts, decoding, stop_ids=render.stop_ids, batch_size=size) for size in (1, batch_size)
         ]
-        identical = sum(a == b for a, b in zip(*texts, strict=True))
+        identical = sum(render.decode(a) == render.decode(b) for a, b in zip(*written, strict=True))
     return Noise(len(some), identical, relative)
 
 

@@ -36,7 +36,7 @@ class Scorable:
         model: called with token ids.
         inner: continues from a key/value cache that `model` filled; `model` itself where nothing is prepended.
         kind: decoder only, or encoder and decoder.
-        prepends: what an adapter puts before the text: `nothing`, `tokens`, or `keys`. It decides how batches are padded.
+        prepends: what an adapter puts before the text: `nothing`, `tokens` or `keys`; decides how batches are padded.
         pad_id: fills up batches; never read, never scored.
     """
 

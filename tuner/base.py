@@ -1,16 +1,18 @@
 """Opens a base model, quantized, and says what it is. The one doorway to bitsandbytes.
 
-On CPUs with AVX512-BF16, bitsandbytes repacks a 4-bit layer in place at the first forward pass in evaluation mode. From
-then on the layer passes no gradient to what is below it, and dequantizing it returns garbage; nothing warns. `open_base`
-switches that path off on every layer, so that an evaluation observes and changes nothing.
+On CPUs with AVX512-BF16, bitsandbytes repacks a 4-bit layer in place at the first forward pass in evaluation mode.
+From then on the layer passes no gradient to what is below it, and dequantizing it returns garbage; nothing warns.
+`open_base` switches that path off on every layer, so that an evaluation observes and changes nothing.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from inlay.adapters import Facts, Linear
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-# Kernels from the hub are code; transformers reads this once, at import.
+# Kernels from the hub are code. transformers reads this once, at import; bitsandbytes asks the package `kernels`, if it
+# is there, so it is imported without seeing it, before another library imports it.
 os.environ["USE_HUB_KERNELS"] = "0"
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 ComputeName = Literal["auto", "fp32", "bf16", "fp16"]
 SEQ2SEQ_WITHOUT_CONTEXT = ("t5", "mt5", "umt5", "longt5")
@@ -253,10 +257,8 @@ def _auto_class(config: PreTrainedConfig):
 
 def _attention(config: PreTrainedConfig, asked: str) -> str:
     """`sdpa` falls back to `eager`, which computes the same, on the few architectures that lack it (GPT-Neo)."""
-    from importlib.util import find_spec
-
     if asked == "flash_attention_2" and find_spec("flash_attn") is None:
-        raise MachineError("base.attention: flash_attention_2 needs the package flash-attn", help="pip install flash-attn")
+        raise MachineError("base.attention: flash_attention_2 needs flash-attn", help="pip install flash-attn")
     supported = _auto_class(config)._model_mapping[type(config)]._supports_sdpa
     return "eager" if asked == "sdpa" and not supported else asked
 
@@ -281,12 +283,8 @@ def _name(dtype: torch.dtype) -> str:
 
 def _import_bitsandbytes() -> None:
     """Imports bitsandbytes without letting it fetch a kernel from the hub, which is code."""
-    import logging
-
     if "bitsandbytes" in sys.modules:
         return
-
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     absent = "kernels" not in sys.modules
     if absent:
         sys.modules["kernels"] = None  # type: ignore[assignment]
@@ -322,7 +320,7 @@ def _refuse_random_weights(files: ModelFiles, info: dict[str, object]) -> None:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise RequestError(
             Problem(
-                f"the weight files of `{files.name}` lack `{wrong[0]}`{more}, or it has another shape than config.json says",
+                f"the weight files of `{files.name}` lack `{wrong[0]}`{more}, or its shape is not config.json's",
                 path="base.model",
                 help="the folder mixes two models, or is incomplete: fetch it again",
             )
@@ -364,3 +362,7 @@ def _bytes_in_memory(model: nn.Module) -> int:
         for part in (state.as_dict(packed=True).values() if state is not None else ()):
             seen[part.data_ptr()] = part.numel() * part.element_size()
     return sum(seen.values())
+
+
+if find_spec("kernels") is not None and find_spec("bitsandbytes") is not None:
+    _import_bitsandbytes()

@@ -77,7 +77,9 @@ def _nearest_folder(path: Path) -> str:
     parent = path.parent
     folders = [p.name for p in parent.iterdir() if p.is_dir()] if parent.is_dir() else []
     close = difflib.get_close_matches(path.name, folders, n=1)
-    return f"did you mean `{parent / close[0]}`?" if close else "give a folder, a hub id such as `org/name`, or `embedded`"
+    if close:
+        return f"did you mean `{parent / close[0]}`?"
+    return "give a folder, a hub id such as `org/name`, or `embedded`"
 
 
 def _download(model: str, revision: str | None) -> Path:

@@ -20,8 +20,8 @@ from inlay.tuner.data.rendering import Rendered, Renderer
 from inlay.tuner.data.sources import Source, open_splits
 from inlay.tuner.data.tasks import Task
 from inlay.tuner.problems import Problem, RequestError
-from inlay.tuner.records import DataRecord, InputFile
 from inlay.tuner.recipe import Recipe
+from inlay.tuner.records import DataRecord, InputFile
 
 Values = Mapping[str, object]
 HALVINGS = 12

@@ -26,6 +26,7 @@ class Source:
         files: path of each split's file; empty for a hub data set.
         shown: each of those paths as the user wrote it.
         hub: id of a data set on the Hugging Face Hub.
+        names: what that data set calls a split, where it differs.
         config: the configuration (a folder of the data set), where there are several.
         revision: branch, tag or commit of the data set; the main branch where None.
         draw: splits that are drawn from the training file, and their shares of its rows.
@@ -35,6 +36,7 @@ class Source:
     files: Mapping[str, Path] = field(default_factory=dict)
     shown: Mapping[str, str] = field(default_factory=dict)
     hub: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
     config: str | None = None
     revision: str | None = None
     draw: Mapping[str, float] = field(default_factory=dict)
@@ -113,10 +115,11 @@ def _contradictions(data: Source, wanted: Sequence[str]) -> list[Problem]:
 def _locate(data: Source, needed: Sequence[str]) -> tuple[dict[str, list[_File]], str | None]:
     if not data.hub:
         return {name: [_File(data.files[name], data.shown[name])] for name in needed}, None
-    snapshot = hub.fetch(data.hub, needed, data.config, data.revision)
+    theirs = {name: data.names.get(name, name) for name in needed}
+    snapshot = hub.fetch(data.hub, list(theirs.values()), data.config, data.revision)
     files = {
-        name: [_File(snapshot.folder / inner, f"{data.hub}/{inner}", snapshot.root) for inner in inners]
-        for name, inners in snapshot.files.items()
+        name: [_File(snapshot.folder / inner, f"{data.hub}/{inner}", snapshot.root) for inner in snapshot.files[own]]
+        for name, own in theirs.items()
     }
     return files, snapshot.commit
 

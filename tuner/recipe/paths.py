@@ -15,7 +15,7 @@ EMBEDDED = "embedded"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(file|data|hf):", re.IGNORECASE)
 _HUB_ID = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:")
-_LOCAL = re.compile(r"\.{1,2}([/\\]|$)|~|.*[/\\].*[/\\]|.*[/\\]$|[/\\]|[A-Za-z]:\\")
+_LOCAL = re.compile(r"\.{1,2}([/\\]|$)|~|.*[/\\].*[/\\]|.*[/\\]$|[/\\]|[A-Za-z]:")
 
 
 class PathError(ValueError):

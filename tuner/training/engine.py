@@ -17,14 +17,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from inlay.adapters import Adapted
 from inlay.tuner.data.prepared import TrainingRow
 from inlay.tuner.meter import PeakMemory
 from inlay.tuner.problems import AnswerNo, MachineError, Problem
-from inlay.tuner.records import TrainRow
 from inlay.tuner.recipe import Train
+from inlay.tuner.records import TrainRow
 from inlay.tuner.signals import StopRequest
 from inlay.tuner.training.rows import IGNORED, Collator, Order
 
@@ -71,8 +71,8 @@ class Listener:
     def logged(self, row: TrainRow) -> None:
         """A line of the log."""
 
-    def stepped(self, step: int, steps: int, loss: float, tokens_per_second: float) -> None:
-        """A finished optimizer step; `loss` in nats per label token."""
+    def stepped(self, step: int, steps: int, loss: float | None, tokens_per_second: float) -> None:
+        """A finished optimizer step; `loss` is the last logged one, in nats per label token."""
 
 
 def train(
@@ -113,6 +113,7 @@ def train(
             callbacks=[watch],
         )
         trainer.attach_rows(rows, seed, seen)
+        trainer.remove_callback(PrinterCallback)  # stdout is for the answer
         with _checkpointed(adapted.model, options), _noisy(adapted, options), _explained_memory(options):
             trainer.train()
     best_step = watch.restore_best()
@@ -211,7 +212,7 @@ class _Watch(TrainerCallback):
         if self.validation and (state.global_step % self.validation.every == 0 or state.global_step == state.max_steps):
             self._validate(state.global_step, control)
             control.should_log = True
-        loss = self.losses[-1] if self.losses else math.nan
+        loss = self.losses[-1] if self.losses else None
         self.listener.stepped(state.global_step, state.max_steps, loss, self.seen.tokens / self.seconds)
         return control
 

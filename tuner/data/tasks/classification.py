@@ -9,17 +9,17 @@ of text included. `task.labels` may give the words for the labels in the data (`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import ClassVar, cast
 
 from inlay.eval import Choice, Example, Turn
-from inlay.tuner.data.tasks import Task, label_problem
+from inlay.tuner.data.tasks import Holds, Task, label_problem
 
 
 class Classification(Task):
     """Texts to labels."""
 
     title = "classification"
-    columns = {"text": "text", "label": "label"}
+    columns: ClassVar[Mapping[str, Holds]] = {"text": "text", "label": "label"}
     metrics = ("accuracy", "f1", "perplexity")
     default_prompt = "{text}\n\nLabel:"
     prompt_fields = ("text",)

@@ -9,17 +9,17 @@ history (`eval.turns: all`: for each one).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import ClassVar, cast
 
 from inlay.eval import Example, Reply, Turn
-from inlay.tuner.data.tasks import Task
+from inlay.tuner.data.tasks import Holds, Task
 
 
 class Dialogue(Task):
     """Replies to a user, turn by turn."""
 
     title = "dialogue"
-    columns = {"messages": "messages"}
+    columns: ClassVar[Mapping[str, Holds]] = {"messages": "messages"}
     metrics = ("rouge", "bleu", "perplexity", "bits_per_byte", "empty", "unfinished")
 
     def examples(self, row: Mapping[str, object], row_id: str, *, training: bool) -> list[Example]:
@@ -27,7 +27,7 @@ class Dialogue(Task):
         answers = [i for i, turn in enumerate(turns) if turn.role == "assistant" and i > 0]
         if training:
             last = answers[-1]
-            history = tuple(Turn(t.role, t.text, trained=t.role == "assistant" and i > 0) for i, t in enumerate(turns[:last]))
+            history = tuple(Turn(t.role, t.text, trained=i in answers) for i, t in enumerate(turns[:last]))
             return [Reply(row_id, history, (turns[last].text,))]
         if not self.all_turns:
             return [Reply(row_id, tuple(turns[: answers[-1]]), (turns[answers[-1]].text,))]

@@ -8,17 +8,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import ClassVar, cast
 
 from inlay.eval import Example, Reply, Turn
-from inlay.tuner.data.tasks import Task
+from inlay.tuner.data.tasks import Holds, Task
 
 
 class Summarization(Task):
     """Documents to summaries."""
 
     title = "summarization"
-    columns = {"document": "text", "summary": "texts"}
+    columns: ClassVar[Mapping[str, Holds]] = {"document": "text", "summary": "texts"}
     metrics = ("rouge", "bleu", "perplexity", "bits_per_byte", "empty", "unfinished")
     default_prompt = "{document}\n\nSummary:"
     prompt_fields = ("document",)

@@ -1,0 +1,157 @@
+"""The benchmark of a run: the adapted model and the untouched base, on the same examples, by the same path."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from inlay.adapters import Adapted
+from inlay.eval import Change, Choice, Example, MeasurementError, Report, Score
+from inlay.eval.score import Noise, Progress, measure_noise, score
+from inlay.eval.scoring import Scorable
+from inlay.eval.statistics import compare
+from inlay.tuner.base import Base
+from inlay.tuner.meter import PeakMemory
+from inlay.tuner.problems import AnswerNo, MachineError
+from inlay.tuner.records import ChangeRecord, EvalRecord, Metrics, NoiseRecord, Prediction, ScoreRecord
+from inlay.tuner.setting import Setting
+
+SEED = 0  # of the bootstrap: the same scores give the same intervals, whatever the recipe's seed
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What was measured; `tuned` is None where nothing was trained."""
+
+    tuned: Report | None
+    base: Report
+    change: Mapping[str, Change]
+    noise: Noise
+    seconds: float
+    peak_bytes: int
+
+
+def measure(setting: Setting, base: Base, adapted: Adapted, *, trained: bool, progress: Progress) -> Benchmark:
+    """Scores the recipe's split, with the adapter and with it disabled.
+
+    Args:
+        trained: the adapter differs from its start; otherwise the base alone is scored.
+
+    Raises:
+        AnswerNo: a score could not be measured.
+        MachineError: memory did not suffice.
+    """
+    import torch
+
+    examples = setting.data.examples[setting.recipe.eval.split]
+    size = setting.recipe.eval.batch_size
+    own = scorable(setting, base, adapted)
+    started = time.perf_counter()
+    try:
+        with PeakMemory(base.device) as peak:
+            tuned = None
+            if trained:
+                tuned = _score(setting, own, lambda *step: progress("tuned: " + step[0], *step[1:]))
+            noise = measure_noise(own, examples, setting.renderer, decoding=setting.decoding, batch_size=size)
+            with adapted.disabled():
+                untouched = dataclasses.replace(own, prepends="nothing")
+                plain = _score(setting, untouched, lambda *step: progress("base: " + step[0], *step[1:]))
+            change = compare(setting.metrics, tuned.records, plain.records, seed=SEED) if tuned else {}
+    except MeasurementError as error:
+        raise AnswerNo(f"the benchmark could not be measured: {error}") from error
+    except torch.OutOfMemoryError as error:
+        first = str(error).splitlines()[0]
+        help = f"set eval.batch_size: {size // 2 or 1}"
+        raise MachineError(f"out of memory in the benchmark: {first}", help=help) from error
+    return Benchmark(tuned, plain, change, noise, time.perf_counter() - started, peak.bytes)
+
+
+def scorable(setting: Setting, base: Base, adapted: Adapted) -> Scorable:
+    """The adapted model as the benchmark takes it."""
+    return Scorable(adapted.model, adapted.inner, base.facts.kind, setting.method.prepends, setting.pad_id)
+
+
+def answer_pair(setting: Setting, example: Example) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Token ids of an example's prompt and of its expected answer."""
+    answer = example.labels[example.gold] if isinstance(example, Choice) else example.references[0]
+    return setting.renderer.prompt_ids(example.turns), setting.renderer.answer_ids(example.turns, answer)
+
+
+def _score(setting: Setting, model: Scorable, progress: Progress) -> Report:
+    return score(
+        model,
+        setting.data.examples[setting.recipe.eval.split],
+        setting.renderer,
+        setting.metrics,
+        decoding=setting.decoding,
+        batch_size=setting.recipe.eval.batch_size,
+        seed=SEED,
+        progress=progress,
+    )
+
+
+def metric_records(result: Benchmark) -> Metrics:
+    """The scores as run.json holds them."""
+    return Metrics(
+        tuned=_score_records(result.tuned.scores) if result.tuned else {},
+        base=_score_records(result.base.scores),
+        change={name: ChangeRecord(**dataclasses.asdict(change)) for name, change in result.change.items()},
+    )
+
+
+def eval_record(setting: Setting, base: Base, result: Benchmark) -> EvalRecord:
+    """How the benchmark was made, as run.json holds it."""
+    reports = [report for report in (result.tuned, result.base) if report]
+    labels, tokens, confusion = _confusion(reports[0])
+    return EvalRecord(
+        split=setting.recipe.eval.split,
+        rows=len(reports[0].records),
+        tokens_scored=reports[0].tokens_scored,
+        decoding=reports[0].decoding,
+        batch_size=reports[0].batch_size,
+        language=setting.language,
+        seconds=result.seconds,
+        peak_bytes=result.peak_bytes,
+        noise=NoiseRecord(**dataclasses.asdict(result.noise), dtype=base.compute_dtype),
+        labels=labels,
+        label_tokens=tokens,
+        confusion=confusion,
+    )
+
+
+def predictions(setting: Setting, result: Benchmark) -> list[Prediction]:
+    """The lines of predictions.jsonl, in the order of the split."""
+    tuned = result.tuned or result.base
+    lines = []
+    for i, (example, new, old) in enumerate(
+        zip(setting.data.examples[setting.recipe.eval.split], tuned.records, result.base.records, strict=True)
+    ):
+        lines.append(
+            Prediction(
+                id=example.id,
+                prompt=setting.renderer.prompt_text(example.turns),
+                references=list(new.references),
+                prediction=new.prediction,
+                base_prediction=old.prediction,
+                finished=new.finished,
+                base_finished=old.finished,
+                scores={name: values[i] for name, values in tuned.example_scores.items()},
+                base_scores={name: values[i] for name, values in result.base.example_scores.items()},
+            )
+        )
+    return lines
+
+
+def _score_records(scores: Mapping[str, Score]) -> dict[str, ScoreRecord]:
+    return {name: ScoreRecord(**dataclasses.asdict(score)) for name, score in scores.items()}
+
+
+def _confusion(report: Report) -> tuple[list[str], list[int], list[list[int]]]:
+    """Labels, their lengths in tokens (of the first example), and counts [gold][chosen]; empty without labels."""
+    labels = report.records[0].labels
+    counts = [[0] * len(labels) for _ in labels]
+    for record in report.records if labels else ():
+        counts[record.gold][record.chosen] += 1
+    return list(labels), list(report.records[0].label_tokens), counts

@@ -1,0 +1,134 @@
+"""`inlay eval`: benchmarks again, from disk: a run, an adapter on a base, or a model as it is."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from inlay.adapters import Adapted, names
+from inlay.tuner import benchmark
+from inlay.tuner.base import Base
+from inlay.tuner.console import Progressing, hushed
+from inlay.tuner.environment import describe
+from inlay.tuner.problems import Problem, RequestError, explained
+from inlay.tuner.recipe import Adapter, Recipe, load, recipe_hash, resolved_yaml
+from inlay.tuner.records import AdapterRecord, RunRecord
+from inlay.tuner.report import write_page
+from inlay.tuner.report.files import read_record
+from inlay.tuner.run import base_record, begin, labelled
+from inlay.tuner.run_directory import RunDirectory, free_path
+from inlay.tuner.setting import Setting, survey
+from inlay.tuner.signals import StopRequest
+
+
+def rescore(target: str, *, recipe: Recipe | None, base: str | None) -> Path:
+    """Benchmarks `target` and writes a run folder without training.
+
+    Args:
+        target: a run's folder; an adapter's folder; or a model, by folder or hub id.
+        recipe: data, metrics and decoding; a run brings its own.
+        base: the base that an adapter belongs to, where `target` is an adapter and the recipe names another.
+
+    Returns:
+        The new folder.
+
+    Raises:
+        Failure: the request, the machine or the outcome was wrong.
+    """
+    started = time.time()
+    show = Progressing()
+    run, adapter = _find(Path(target))
+    if recipe is None:
+        recipe = _own_recipe(run, target)
+    recipe = _with_base(recipe, base) if adapter else _without_adapter(_with_base(recipe, target))
+    with hushed(), StopRequest():
+        setting = survey(recipe, (recipe.eval.split,))
+        digest = recipe_hash(recipe)
+        path, _ = free_path(f"eval-{recipe.name}", digest)
+        folder = RunDirectory.create(path, begin(recipe, digest, f"inlay eval {target}"), resolved_yaml(recipe))
+        with labelled(folder, started, show):
+            opened = setting.open_base()
+            if run:
+                _refuse_other_base(read_record(run), opened)
+            folder.update(
+                base=base_record(setting, opened), data=setting.data.record, environment=describe(opened.device)
+            )
+            adapted = _load(setting, opened, adapter)
+            if adapter:
+                folder.update(adapter=_adapter_record(setting, adapted, adapter))
+            result = benchmark.measure(setting, opened, adapted, trained=adapter is not None, progress=show.step)
+            show.clear()
+            folder.write_predictions(benchmark.predictions(setting, result))
+            folder.update(
+                eval=benchmark.eval_record(setting, opened, result),
+                metrics=benchmark.metric_records(result),
+                status="complete",
+                seconds=time.time() - started,
+            )
+            write_page(folder.path)
+    return folder.path
+
+
+def _find(target: Path) -> tuple[Path | None, Path | None]:
+    """The run and the adapter folder that `target` names, if it names one."""
+    if (target / "run.json").is_file():
+        if not (target / "adapter").is_dir():
+            raise RequestError(Problem(f"the run `{target}` has no adapter yet", help="it was stopped before training"))
+        return target, target / "adapter"
+    if (target / "adapter_config.json").is_file():
+        return None, target
+    return None, None
+
+
+def _own_recipe(run: Path | None, target: str) -> Recipe:
+    if run is None:
+        raise RequestError(
+            f"`{target}` is not a run, so it brings no recipe", help="say what to measure with --recipe RECIPE"
+        )
+    return load(run / "recipe.yaml")
+
+
+def _with_base(recipe: Recipe, model: str | None) -> Recipe:
+    """The recipe on another base."""
+    if model is None:
+        return recipe
+    return recipe.model_copy(update={"base": recipe.base.model_copy(update={"model": model, "revision": None})})
+
+
+def _without_adapter(recipe: Recipe) -> Recipe:
+    return recipe.model_copy(update={"adapter": Adapter.model_validate({"method": "none"})})
+
+
+def _load(setting: Setting, base: Base, adapter: Path | None) -> Adapted:
+    if adapter is None:
+        return setting.method.attach(base.model, setting.facts, seed=0)
+    with explained(f"the adapter in `{adapter}` does not fit", ValueError, help=_fit_help(setting)):
+        return setting.method.load(adapter, base.model, setting.facts)
+
+
+def _fit_help(setting: Setting) -> str:
+    return f"the recipe says {setting.recipe.adapter.method}; known methods: {', '.join(names())}"
+
+
+def _refuse_other_base(record: RunRecord, base: Base) -> None:
+    if record.base is not None and record.base.sha256 != base.sha256:
+        raise RequestError(
+            Problem(
+                f"the base `{base.files.name}` is not the one this adapter was trained on "
+                f"(sha256 {base.sha256[:12]}, trained on {record.base.sha256[:12]})",
+                path="base.model",
+                help="point base.model at the original files: --set base.model=FOLDER",
+            )
+        )
+
+
+def _adapter_record(setting: Setting, adapted: Adapted, adapter: Path) -> AdapterRecord:
+    trainable = setting.method.trainable(setting.facts)
+    total = setting.facts.parameters + (0 if setting.method.needs_float_weights else trainable)
+    return AdapterRecord(
+        method=setting.recipe.adapter.method,
+        options=setting.recipe.adapter.options.model_dump(mode="json"),
+        trainable_parameters=trainable,
+        share=trainable / total,
+        bytes=sum(file.stat().st_size for file in adapter.iterdir()),
+    )

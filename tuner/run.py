@@ -1,0 +1,240 @@
+"""`inlay run`: from a recipe to a benchmarked adapter and its page."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from inlay.adapters import Adapted
+from inlay.eval.likelihood import score_answers
+from inlay.eval.metrics import find as find_metric
+from inlay.eval.score import score
+from inlay.tuner import benchmark
+from inlay.tuner.base import Base
+from inlay.tuner.console import Progressing, hushed
+from inlay.tuner.environment import describe
+from inlay.tuner.problems import Failure, Interrupted, RequestError
+from inlay.tuner.recipe import Recipe, recipe_hash, resolved_yaml
+from inlay.tuner.records import AdapterRecord, BaseRecord, RunRecord, TrainRecord, TrainRow
+from inlay.tuner.report import write_page
+from inlay.tuner.report.files import read_record
+from inlay.tuner.run_directory import RunDirectory, free_path
+from inlay.tuner.setting import Setting, survey
+from inlay.tuner.signals import StopRequest
+from inlay.tuner.training.engine import Listener, Trained, Validation, train
+
+
+def run(recipe: Recipe, *, output: Path | None, again: bool, command: str) -> Path:
+    """Trains what the recipe says, benchmarks it against the untouched base, and writes the run's folder.
+
+    Args:
+        output: the folder; by default `runs/<name>-<hash>`, with a number behind it if that is taken.
+        again: start anew even if the same recipe is done already.
+        command: what the user typed, for the record.
+
+    Returns:
+        The run's folder: the finished one, where the same recipe was done before.
+
+    Raises:
+        Failure: the request, the machine or the outcome was wrong; a folder that was begun says so.
+    """
+    started = time.time()
+    digest = recipe_hash(recipe)
+    path, used = (output, []) if output else free_path(recipe.name, digest)
+    show = Progressing()
+    done = _finished(used, digest) if not again else None
+    if done:
+        show.say(f"this recipe is done already; --again starts a new run ({done})")
+        return done
+    with hushed(), StopRequest() as stop:
+        setting = survey(recipe)
+        _announce(setting, show)
+        folder = RunDirectory.create(path, begin(recipe, digest, command), resolved_yaml(recipe))
+        with labelled(folder, started, show):
+            _work(setting, folder, show, stop)
+            show.clear()
+            folder.update(status="complete", seconds=time.time() - started)
+            write_page(folder.path)
+    return folder.path
+
+
+def _work(setting: Setting, folder: RunDirectory, show: Progressing, stop: StopRequest) -> None:
+    """Everything from loading the weights to the scores; each part is recorded when it is done."""
+    recipe = setting.recipe
+    base = setting.open_base()
+    folder.update(base=base_record(setting, base), data=setting.data.record, environment=describe(base.device))
+    adapted = setting.method.attach(base.model, setting.facts, seed=recipe.seed)
+    trainable = sum(p.numel() for p in adapted.model.parameters() if p.requires_grad)
+    total = setting.facts.parameters + (0 if setting.method.needs_float_weights else trainable)
+    show.say(f"adapter  {setting.method.title}: {trainable:,} of {total:,} weights train ({trainable / total:.2%})")
+    trained = None
+    if trainable:
+        listener = _Telling(folder, show)
+        stop.deferred = True
+        trained = _train(setting, base, adapted, listener, stop)
+        stop.deferred = False
+    adapted.save(folder.path / "adapter")
+    folder.update(
+        train=_train_record(setting, trained) if trained else None,
+        adapter=AdapterRecord(
+            method=recipe.adapter.method,
+            options=recipe.adapter.options.model_dump(mode="json"),
+            trainable_parameters=trainable,
+            share=trainable / total,
+            bytes=sum(file.stat().st_size for file in (folder.path / "adapter").iterdir()),
+        ),
+    )
+    if stop.asked:
+        assert trained is not None
+        raise Interrupted(f"stopped after step {trained.steps}; the adapter of that step is in {folder.path}/adapter")
+    result = benchmark.measure(setting, base, adapted, trained=bool(trainable), progress=show.step)
+    folder.write_predictions(benchmark.predictions(setting, result))
+    folder.update(eval=benchmark.eval_record(setting, base, result), metrics=benchmark.metric_records(result))
+
+
+def _train(setting: Setting, base: Base, adapted: Adapted, listener: Listener, stop: StopRequest) -> Trained:
+    return train(
+        adapted,
+        setting.data.training,
+        setting.recipe.train,
+        seed=setting.recipe.seed,
+        learning_rate=setting.learning_rate,
+        pad_id=setting.pad_id,
+        start_id=base.model.config.decoder_start_token_id if base.facts.kind == "seq2seq" else None,
+        device=base.device,
+        validation=_validation(setting, base, adapted),
+        listener=listener,
+        stop=stop,
+    )
+
+
+def _validation(setting: Setting, base: Base, adapted: Adapted) -> Validation | None:
+    """What is measured on the validation rows while training: the answer loss, or the metric that the recipe names."""
+    options = setting.recipe.train
+    if options.eval_steps is None:
+        return None
+    examples = setting.data.examples["validation"]
+    model = benchmark.scorable(setting, base, adapted)
+    size = setting.recipe.eval.batch_size
+    name = options.early_stopping_metric or "loss"
+    metric = None if name == "loss" else find_metric(name)(setting.language)
+    first = metric.scores[0] if metric else "loss"
+
+    def measure() -> Mapping[str, float]:
+        if metric is not None:
+            report = score(
+                model, examples, setting.renderer, [metric], decoding=setting.decoding, batch_size=size
+            )
+            return {name: found.value for name, found in report.scores.items()}
+        pairs = [benchmark.answer_pair(setting, example) for example in examples]
+        sums = score_answers(model, pairs, batch_size=size)
+        return {"loss": sum(sums) / sum(len(answer) for _, answer in pairs)}
+
+    higher = bool(metric.higher_is_better) if metric else False
+    return Validation(measure, first, higher, options.eval_steps, options.early_stopping_patience)
+
+
+class _Telling(Listener):
+    """Writes train.jsonl and moves the progress line."""
+
+    def __init__(self, folder: RunDirectory, show: Progressing) -> None:
+        self.folder, self.show = folder, show
+
+    def logged(self, row: TrainRow) -> None:
+        self.folder.log(row)
+
+    def stepped(self, step: int, steps: int, loss: float | None, tokens_per_second: float) -> None:
+        known = f"loss {loss:.3f}  " if loss is not None else ""
+        self.show.step("training", step, steps, f"{known}{tokens_per_second:,.0f} tokens/s")
+
+
+@contextlib.contextmanager
+def labelled(folder: RunDirectory, started: float, show: Progressing) -> Iterator[None]:
+    """Whatever ends a run early, its folder says what and why."""
+    try:
+        yield
+    except BaseException as error:
+        show.clear()
+        interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
+        reason = error.problems[0].message if isinstance(error, Failure) else f"{type(error).__name__}: {error}"
+        status = "interrupted" if interrupted else "failed"
+        folder.update(status=status, reason=reason, seconds=time.time() - started)
+        write_page(folder.path)
+        raise
+
+
+def _finished(paths: list[Path], digest: str) -> Path | None:
+    """The newest complete run of this recipe among the folders."""
+    for path in reversed(paths):
+        with contextlib.suppress(RequestError):
+            record = read_record(path)
+            if record.status == "complete" and record.recipe_hash == digest:
+                return path
+    return None
+
+
+def begin(recipe: Recipe, digest: str, command: str) -> RunRecord:
+    """What run.json says before anything has happened."""
+    return RunRecord(
+        id=f"{recipe.name}-{digest[:7]}",
+        name=recipe.name,
+        task=recipe.task.type,
+        status="running",
+        reason="",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=0.0,
+        seed=recipe.seed,
+        recipe_hash=digest,
+        command=command,
+    )
+
+
+def _announce(setting: Setting, show: Progressing) -> None:
+    """What will be trained on what, before anything is loaded."""
+    recipe, record = setting.recipe, setting.data.record
+    left = sum(record.left_out.values())
+    rows = "  ".join(f"{split} {n:,}" for split, n in record.rows.items())
+    bits = recipe.base.quantization.bits
+    show.say(f"base     {setting.files.name}, {setting.facts.parameters:,} weights, {bits} bit")
+    show.say(f"data     {rows}  trained tokens {record.trained_tokens:,}  prompts: {setting.renderer.prompt_format}")
+    if left:
+        details = ", ".join(f"{n} {split}" for split, n in record.left_out.items() if n)
+        show.say(f"warning  {left} rows are too long and were left out ({details})")
+    cut = sum(record.documents_cut.values())
+    if cut:
+        show.say(f"note     {cut} documents were cut to fit (task.truncate)")
+
+
+def base_record(setting: Setting, base: Base) -> BaseRecord:
+    """The base as run.json holds it."""
+    return BaseRecord(
+        model=base.files.name,
+        revision=base.files.revision,
+        sha256=base.sha256,
+        model_type=base.facts.model_type,
+        quantization=str(base.quantization),
+        compute_dtype=base.compute_dtype,
+        parameters=base.facts.parameters,
+        bytes=base.bytes,
+        prompt_format=setting.renderer.prompt_format,
+    )
+
+
+def _train_record(setting: Setting, trained: Trained) -> TrainRecord:
+    return TrainRecord(
+        steps=trained.steps,
+        rows_seen=trained.rows_seen,
+        tokens=trained.tokens,
+        trained_tokens=trained.trained_tokens,
+        seconds=trained.seconds,
+        tokens_per_second=trained.tokens / trained.seconds if trained.seconds else 0.0,
+        peak_bytes=trained.peak_bytes,
+        learning_rate=setting.learning_rate,
+        first_loss=trained.first_loss,
+        last_loss=trained.last_loss,
+        best_step=trained.best_step,
+        stopped_early=trained.stopped_early,
+    )

@@ -1,0 +1,147 @@
+"""Everything about a run that is known before a weight is loaded, and every refusal that can be made by then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from inlay import adapters
+from inlay.adapters import Facts, Method, Training
+from inlay.eval import Choice, Decoding
+from inlay.eval import metrics as metric_folder
+from inlay.eval.language import detect_language
+from inlay.eval.metrics import Metric
+from inlay.tuner import base as base_models
+from inlay.tuner.base import Base, Quantization
+from inlay.tuner.data import tasks
+from inlay.tuner.data.prepared import Limits, Prepared, prepare
+from inlay.tuner.data.rendering import Renderer
+from inlay.tuner.model_files import ModelFiles, locate
+from inlay.tuner.problems import Problem, RequestError
+from inlay.tuner.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+LONGEST_BY_DEFAULT = 1024
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A recipe with its base's files, its data and its method, checked against each other."""
+
+    recipe: Recipe
+    files: ModelFiles
+    tokenizer: PreTrainedTokenizerBase
+    facts: Facts
+    method: Method
+    renderer: Renderer
+    data: Prepared
+    metrics: tuple[Metric, ...]
+    language: str
+    decoding: Decoding
+
+    @property
+    def learning_rate(self) -> float:
+        """The recipe's, or the method's own."""
+        return self.recipe.train.learning_rate or self.method.learning_rate
+
+    @property
+    def pad_id(self) -> int:
+        """What batches are filled up with; never read, never a label."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.tokenizer.eos_token_id)
+
+    def open_base(self) -> Base:
+        """Loads the weights; the method's targets as plain layers where it needs them so."""
+        floats = self.method.targets(self.facts) if self.method.needs_float_weights else ()
+        return base_models.open_base(
+            self.files,
+            _quantization(self.recipe),
+            self.facts,
+            self.tokenizer,
+            attention=self.recipe.base.attention,
+            float_targets=floats,
+        )
+
+
+def survey(recipe: Recipe, splits: Sequence[str] | None = None) -> Setting:
+    """Reads configuration, tokenizer and data, and checks them against the recipe.
+
+    Args:
+        splits: the splits to prepare beside the training rows; by default those that the recipe's run needs.
+
+    Raises:
+        RequestError, MachineError: the base, the data or the method cannot be used as the recipe asks.
+    """
+    files = locate(recipe.base.model, recipe.base.revision)
+    config = base_models.read_config(files)
+    facts = base_models.read_facts(config, recipe.base.quantization.bits)
+    method = adapters.find(recipe.adapter.method)(recipe.adapter.options)
+    _refuse_misfit(recipe, method, facts)
+    tokenizer = base_models.read_tokenizer(files)
+    renderer = Renderer(tokenizer, facts.kind, recipe.train.loss_on)
+    task = tasks.find(recipe.task.type)(
+        prompt=recipe.task.prompt, labels=recipe.task.labels, all_turns=recipe.eval.turns == "all"
+    )
+    wanted = tuple(splits) if splits is not None else _splits(recipe)
+    decoding = Decoding(**recipe.eval.decoding.model_dump(), seed=recipe.seed)
+    limits = _limits(recipe, facts, method, decoding, generates=task.answers == "generate")
+    data = prepare(recipe, task, renderer, limits, wanted)
+    language = recipe.eval.language
+    if language == "auto":
+        language = detect_language([_reference(example) for example in data.examples[recipe.eval.split]])
+    names = recipe.eval.metrics or task.metrics
+    return Setting(
+        recipe=recipe,
+        files=files,
+        tokenizer=tokenizer,
+        facts=facts,
+        method=method,
+        renderer=renderer,
+        data=data,
+        metrics=tuple(metric_folder.find(name)(language) for name in names),
+        language=language,
+        decoding=decoding,
+    )
+
+
+def _reference(example: object) -> str:
+    return example.labels[example.gold] if isinstance(example, Choice) else example.references[0]
+
+
+def _splits(recipe: Recipe) -> tuple[str, ...]:
+    validated = ("validation",) if recipe.train.eval_steps is not None else ()
+    return tuple(dict.fromkeys((*validated, recipe.eval.split)))
+
+
+def _quantization(recipe: Recipe) -> Quantization:
+    return Quantization(**recipe.base.quantization.model_dump())
+
+
+def _refuse_misfit(recipe: Recipe, method: Method, facts: Facts) -> None:
+    training = Training(gradient_checkpointing=recipe.train.gradient_checkpointing)
+    reason = method.refusal(facts, training)
+    if reason:
+        raise RequestError(Problem(reason, path="adapter"))
+    context, asked = facts.context, recipe.train.max_length
+    if context is not None and asked is not None and asked > context - method.prepended:
+        taken = f", of which the adapter takes {method.prepended}" if method.prepended else ""
+        raise RequestError(
+            Problem(
+                f"train.max_length is {asked}, but this base has a context of {context} tokens{taken}",
+                path="train.max_length",
+                help=f"set it to {context - method.prepended} or less",
+            )
+        )
+
+
+def _limits(recipe: Recipe, facts: Facts, method: Method, decoding: Decoding, *, generates: bool) -> Limits:
+    context = None if facts.context is None else facts.context - method.prepended
+    longest = min(context or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
+    return Limits(
+        training=recipe.train.max_length or longest,
+        context=context,
+        new_tokens=decoding.max_new_tokens if generates else 0,
+    )
