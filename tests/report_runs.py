@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from inlay.tuner.records import (
@@ -40,16 +40,16 @@ SCORES = {
 }  # fmt: skip
 
 
-def metrics(keys: tuple[str, ...] = tuple(SCORES), name: Callable[[str], str] = str) -> Metrics:
+def metrics(keys: tuple[str, ...] = tuple(SCORES), text: str = "") -> Metrics:
     def score(unit: str, higher: bool, found: tuple[float, float, float]) -> ScoreRecord:
-        return ScoreRecord(value=found[0], ci95=found[1:], unit=unit, higher_is_better=higher,
-                           signature="case:mixed|tok:13a", n=600, note="bootstrap")  # fmt: skip
+        return ScoreRecord(value=found[0], ci95=found[1:], unit=unit + text, higher_is_better=higher,
+                           signature=f"case:mixed|tok:13a{text}", n=600, note=f"bootstrap{text}")  # fmt: skip
 
     base, tuned, change = {}, {}, {}
     for key in keys:
         unit, higher, before, after, moved, moved_unit, verdict = SCORES[key]
-        base[name(key)], tuned[name(key)] = score(unit, higher, before), score(unit, higher, after)
-        change[name(key)] = ChangeRecord(value=moved[0], ci95=moved[1:], unit=moved_unit, verdict=verdict)
+        base[key + text], tuned[key + text] = score(unit, higher, before), score(unit, higher, after)
+        change[key + text] = ChangeRecord(value=moved[0], ci95=moved[1:], unit=moved_unit, verdict=verdict)
     return Metrics(base=base, tuned=tuned, change=change)
 
 
@@ -75,7 +75,7 @@ def record(text: str = "", **changes: object) -> RunRecord:
                         language=text or "en", seconds=246.2, peak_bytes=912_000_000,
                         noise=NoiseRecord(rows=16, identical_texts=15, nll_relative=2e-4, dtype="bfloat16"),
                         labels=[], label_tokens=[], confusion=[]),
-        metrics=metrics(name=lambda key: key + text),
+        metrics=metrics(text=text),
         environment=Environment(python="3.11", versions={"inlay": f"0.1.0{text}"}, platform=f"Linux{text}",
                                 device="cpu", threads=2, git=text or None),
     )  # fmt: skip
@@ -105,7 +105,7 @@ def steps(number: int) -> list[TrainRow]:
     return [
         TrainRow(step=10 * index, epoch=index / 10, loss=2 + 1 / index, learning_rate=2e-4 / index, grad_norm=0.5,
                  tokens=3300 * index, seconds=18.0 * index,
-                 validation={"loss": 2.5 + 1 / index, "rougeL": 3.0 * index} if index % 2 == 0 else {})
+                 validation={"loss": 2.5 + 1 / index, "rougeL": 3.0 * index} if index % 7 == 0 else {})
         for index in range(1, number + 1)
     ]  # fmt: skip
 

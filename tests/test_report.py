@@ -296,6 +296,11 @@ def test_rows_are_evenly_spaced_and_not_picked(tmp_path: Path) -> None:
         (["股市上涨"], "股市下跌", ["下跌"]),
         ([], "anything", []),
         (["same  words"], "same words", []),  # white space is no difference
+        (
+            ["yes no " * 120 + "yes"],
+            "yes no " * 120 + "maybe",
+            ["maybe"],
+        ),  # words are compared however often they occur
     ],
 )
 def test_words_that_the_reference_lacks_are_marked(references: list[str], reply: str, marked: list[str]) -> None:
@@ -321,8 +326,11 @@ def test_what_the_model_saw_marks_the_trained_text(tmp_path: Path) -> None:
 
 
 def test_long_logs_keep_every_validation(tmp_path: Path) -> None:
-    found = Page(draw(tmp_path, record(), logged=2000))
-    table_ = found.text("section").split("Logged training steps")[1]
-    assert "of 2,000 logged steps" in found.text("summary")
-    assert "20,000" in table_
+    html = draw(tmp_path, record(), logged=2000)
+    shown = {int(step.replace(",", "")) for step in re.findall(r'<th scope="row" class="number">([0-9,]+)</th>', html)}
+    validated = set(range(70, 20_001, 70))
+    assert validated | {10, 20_000} <= shown
+    assert len(shown - validated) <= 401
+    found = Page(html)
+    assert f"{len(shown)} of 2,000 logged steps" in found.text("summary")
     assert len(found.all("svg")) == len(SCORES) + 3  # loss, learning rate, and the validation that is not a loss

@@ -52,7 +52,7 @@ def columns(line: str) -> int:
         record("-and-a-name-that-is-much-longer-than-anybody-would-wish"),
         record("，上海股市周三收盘上涨，投资者对新的经济数据表示欢迎，分析师认为市场情绪正在改善"),
         record("e\u0301" * 40),
-        record(metrics=metrics(name=lambda key: key + "_under_a_metric_name_longer_than_all_others")),
+        record(metrics=metrics(text="_under_a_metric_name_longer_than_all_others")),
         record(status="failed", reason="out of memory " * 12, metrics=None, eval=None, train=None),
         classified(),
     ],
@@ -91,6 +91,7 @@ def test_terminal_is_ascii_where_the_stream_is(tmp_path: Path) -> None:
     ("value", "ci95", "expected"),
     [
         (15.94, (15.4, 16.4), "15.9"),  # a width of 1.0: one decimal
+        (15.94, (15.4, 16.35), "15.94"),  # 0.95
         (15.94, (15.90, 15.98), "15.940"),  # a width of 0.08
         (15.94, (15.9, 15.9999), "15.94"),  # 0.0999 is 0.10 in two digits
         (1082.4, (1060.0, 1110.0), "1082"),
