@@ -123,13 +123,21 @@ class BottleneckModel(BaseTuner):
         return peft_config  # the modules are found in the model itself, below
 
     def _prepare_model(self, peft_config: BottleneckConfig, model: nn.Module) -> None:
-        if peft_config.target_modules is None:
-            outputs = {
-                name.removesuffix(".base_layer"): _widths(module, 0)[1]
-                for name, module in model.named_modules()
-                if isinstance(module, (nn.Linear, Conv1D)) and module is not model.get_output_embeddings()
-            }
-            peft_config.target_modules = set(sites(peft_config.placement, outputs, _hidden(model)))
+        if peft_config.target_modules is not None:
+            return
+        modules = dict(model.named_modules())
+        outputs = {
+            name.replace(".base_layer", ""): _widths(module, 0)[1]
+            for name, module in modules.items()
+            if isinstance(module, (nn.Linear, Conv1D)) and module is not model.get_output_embeddings()
+        }
+        found = sites(peft_config.placement, outputs, _hidden(model))
+        if not modules.keys() >= set(found):
+            raise ValueError(
+                f"a {peft_config.placement} adapter goes inside modules that a parallel adapter already wraps, where "
+                "PEFT puts nothing; add the parallel adapter last"
+            )
+        peft_config.target_modules = set(found)
 
     def _create_and_replace(
         self,
@@ -151,6 +159,11 @@ class BottleneckModel(BaseTuner):
         if adapter_name not in self.active_adapters:
             layer.requires_grad_(False)
         self._replace_module(parent, target_name, layer, target)
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        """Only the replacement: PEFT's own also copies weights, which a feed-forward module has none of, and moves the
+        adapter, which `update_layer` has done."""
+        setattr(parent, child_name, new_module)
 
 
 def register() -> None:

@@ -1,0 +1,390 @@
+"""The contract of `inlay.adapters`, held on every method in the folder.
+
+Each method meets the full contract on one shape of base, drawn by a hash of its name, in fp32 and in NF4; the other
+shapes get attach, one step and reload, and the full contract too where slow tests run. A new file in `adapters/` is
+picked up here by itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+import zlib
+from dataclasses import dataclass
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from inlay import adapters
+from inlay.adapters import Adapted, Facts, Training
+from inlay.tuner import base, model_files
+
+SHAPES, BITS = ("llama", "gpt2", "t5"), (32, 4)
+FURTHER_OPTIONS = {
+    "lora": ({"r": 4, "use_rslora": True, "init_lora_weights": "gaussian"},),
+    "prefix": ({"num_virtual_tokens": 5, "prefix_projection": True, "encoder_hidden_size": 24},),
+    "bottleneck": (
+        {"placement": "pfeiffer", "bottleneck_size": 8, "activation": "gelu", "scaling": 2.0},
+        {"placement": "parallel", "bottleneck_size": 8, "activation": "tanh"},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method with options, on a shape of base, in 4 or 32 bits."""
+
+    name: str
+    options: tuple[tuple[str, object], ...]
+    shape: str
+    bits: int
+
+    @property
+    def method(self) -> adapters.Method:
+        kind = adapters.find(self.name)
+        return kind(kind.Options(**dict(self.options)))
+
+    @property
+    def drawn(self) -> bool:
+        return SHAPES[zlib.crc32(f"{self.name}{self.options}".encode()) % len(SHAPES)] == self.shape
+
+    def __str__(self) -> str:
+        chosen = "".join(f"-{value}" for _, value in self.options)
+        return f"{self.name}{chosen}-{self.shape}-{'nf4' if self.bits == 4 else 'fp32'}"
+
+
+CASES = [
+    Case(name, tuple(options.items()), shape, bits)
+    for name in adapters.names()
+    for options in ({}, *FURTHER_OPTIONS.get(name, ()))
+    for shape in SHAPES
+    for bits in BITS
+]
+
+
+def contract(*without: str):
+    """Parametrizes a test over every method but those named: slow on all but the shape drawn for it."""
+    chosen = [case for case in CASES if case.name not in without]
+    return pytest.mark.parametrize(
+        "case", [pytest.param(c, id=str(c), marks=() if c.drawn else pytest.mark.slow) for c in chosen]
+    )
+
+
+@pytest.fixture(scope="session")
+def open_base(tiny_models):
+    """A function (case, as_adapted) -> base; with `as_adapted` the method's targets are plain layers if it asks so."""
+
+    @functools.cache
+    def known(shape: str, bits: int):
+        files = model_files.locate(str(tiny_models(shape)))
+        return files, base.read_facts(base.read_config(files), bits), base.read_tokenizer(files)
+
+    def open_(case: Case, *, as_adapted: bool = True) -> base.Base:
+        files, facts, tokenizer = known(case.shape, case.bits)
+        float_targets = case.method.targets(facts) if as_adapted and case.method.needs_float_weights else ()
+        quantization = base.Quantization(bits=case.bits, compute_dtype="fp32")
+        return base.open_base(files, quantization, facts, tokenizer, float_targets=float_targets)
+
+    return open_
+
+
+@pytest.fixture
+def attach(open_base):
+    """A function (case, seed) -> adapted and facts, on a freshly opened base."""
+
+    def attach_(case: Case, seed: int = 0) -> tuple[Adapted, Facts]:
+        opened = open_base(case)
+        return case.method.attach(opened.model, opened.facts, seed=seed), opened.facts
+
+    return attach_
+
+
+def batch(case: Case, rows: int = 3, length: int = 12) -> dict[str, torch.Tensor]:
+    ids = torch.randint(5, 400, (rows, length), generator=torch.Generator().manual_seed(1))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+
+
+def logits(case: Case, model: torch.nn.Module) -> torch.Tensor:
+    model.eval()
+    with torch.no_grad():
+        return model(**batch(case)).logits
+
+
+def loss_without_dropout(case: Case, adapted: Adapted) -> float:
+    adapted.model.eval()
+    with torch.no_grad():
+        return adapted.model(**batch(case)).loss.item()
+
+
+def trainable(adapted: Adapted) -> dict[str, torch.nn.Parameter]:
+    return {name: weight for name, weight in adapted.model.named_parameters() if weight.requires_grad}
+
+
+def train(case: Case, adapted: Adapted, steps: int, *, evaluate: bool = False) -> list[float]:
+    """AdamW on one batch; dropout of the base's own is seeded by the step. Returns each step's loss."""
+    optimizer = torch.optim.AdamW(trainable(adapted).values(), lr=1e-2, weight_decay=0.0)
+    losses = []
+    for step in range(steps):
+        if evaluate:
+            logits(case, adapted.model)
+        adapted.model.train()
+        torch.manual_seed(step)
+        loss = adapted.model(**batch(case)).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    adapted.model.eval()
+    return losses
+
+
+@contract()
+def test_starts_as_the_base_where_it_promises_to(case, open_base, attach):
+    untouched = logits(case, open_base(case, as_adapted=False).model)
+    started = logits(case, attach(case)[0].model)
+    assert torch.isfinite(started).all()
+    assert torch.equal(started, untouched) == case.method.identity
+
+
+@contract()
+def test_trainable_count_is_the_closed_formula(case, attach):
+    adapted, facts = attach(case)
+    assert sum(weight.numel() for weight in trainable(adapted).values()) == case.method.trainable(facts)
+    assert all(weight.dtype == torch.float32 for weight in trainable(adapted).values())
+
+
+@contract("none")
+def test_all_adapter_weights_and_no_others_get_gradients_also_after_an_evaluation(case, attach):
+    adapted, _ = attach(case)
+    train(case, adapted, 1, evaluate=True)  # a first step, since a factor that starts at zero blocks its partner's
+    logits(case, adapted.model)
+    adapted.model.train()
+    adapted.model(**batch(case)).loss.backward()
+    with_gradient = {name for name, weight in adapted.model.named_parameters() if weight.grad is not None}
+    assert with_gradient == set(adapted.state()) == set(trainable(adapted))
+    still = [name for name, weight in trainable(adapted).items() if not weight.grad.any()]
+    assert not still
+
+
+@contract("none")
+def test_s26_an_evaluation_between_steps_changes_nothing(case, attach):
+    assert train(case, attach(case)[0], 4) == train(case, attach(case)[0], 4, evaluate=True)
+
+
+@contract("none", "full")
+def test_base_weights_are_bit_equal_after_training(case, open_base):
+    opened = open_base(case)
+    before = [
+        (module, name, tensor.detach().clone(), _quantization(tensor))
+        for module in opened.model.modules()
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+    ]
+    adapted = case.method.attach(opened.model, opened.facts, seed=0)
+    train(case, adapted, 3, evaluate=True)
+    assert before
+    for module, name, tensor, quantization in before:
+        now = getattr(module, name)
+        assert torch.equal(now, tensor), name
+        assert _quantization(now).keys() == quantization.keys()
+        assert all(torch.equal(part, quantization[key]) for key, part in _quantization(now).items()), name
+
+
+def _quantization(tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+    state = getattr(tensor, "quant_state", None)
+    return {} if state is None else {key: part.clone() for key, part in state.as_dict(packed=True).items()}
+
+
+@contract()
+def test_s40_disabled_is_the_base_bit_for_bit(case, open_base, attach):
+    untouched = logits(case, open_base(case, as_adapted=False).model)
+    adapted, _ = attach(case)
+    if trainable(adapted):
+        train(case, adapted, 3)
+    trained, names = logits(case, adapted.model), set(trainable(adapted))
+    with adapted.disabled():
+        assert torch.equal(logits(case, adapted.model), untouched)
+    assert torch.equal(logits(case, adapted.model), trained)
+    assert torch.equal(trained, untouched) == (not names)
+    assert set(trainable(adapted)) == names
+
+
+@contract("none")
+def test_loss_falls(case, attach):
+    adapted, _ = attach(case)
+    before = loss_without_dropout(case, adapted)
+    train(case, adapted, 8)
+    assert loss_without_dropout(case, adapted) < before - 0.02
+
+
+@contract()
+def test_saved_and_reloaded_gives_the_same_logits(case, open_base, attach, tmp_path):
+    _save_reload(case, open_base, attach, tmp_path, steps=3)
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=str(c)) for c in CASES if not c.drawn])
+def test_attaches_steps_and_reloads_on_other_shapes(case, open_base, attach, tmp_path):
+    _save_reload(case, open_base, attach, tmp_path, steps=1)
+
+
+def _save_reload(case, open_base, attach, tmp_path, *, steps):
+    adapted, _ = attach(case)
+    if trainable(adapted):
+        train(case, adapted, steps)
+    adapted.save(tmp_path / "a")
+    opened = open_base(case)
+    reloaded = case.method.load(tmp_path / "a", opened.model, opened.facts)
+    assert torch.equal(logits(case, reloaded.model), logits(case, adapted.model))
+    reloaded.save(tmp_path / "b")
+    weights = [folder / "adapter_model.safetensors" for folder in (tmp_path / "a", tmp_path / "b")]
+    assert [path.exists() for path in weights] == [bool(trainable(adapted))] * 2
+    if trainable(adapted):
+        first, second = map(load_file, weights)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@contract()
+def test_x14_saved_adapter_names_no_local_path_and_brings_no_card(case, open_base, tmp_path):
+    opened = open_base(case)
+    case.method.attach(opened.model, opened.facts, seed=0).save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} <= {"adapter_config.json", "adapter_model.safetensors"}
+    for path in tmp_path.iterdir():
+        assert str(opened.files.folder).encode() not in path.read_bytes()
+
+
+@contract("none")
+def test_state_holds_all_that_a_reopened_base_lacks(case, attach):
+    adapted, _ = attach(case)
+    train(case, adapted, 2)
+    best, wanted = adapted.state(), logits(case, adapted.model)
+    train(case, adapted, 2)
+    assert not torch.equal(logits(case, adapted.model), wanted)
+    adapted.load_state(best)
+    assert torch.equal(logits(case, adapted.model), wanted)
+    other, _ = attach(case, seed=5)
+    other.load_state(best)
+    assert torch.equal(logits(case, other.model), wanted)
+    first = next(iter(best))
+    with pytest.raises(ValueError, match="1 missing"):
+        adapted.load_state({name: tensor for name, tensor in best.items() if name != first})
+
+
+@contract("none")
+@pytest.mark.parametrize("fault", ["missing", "unexpected", "of another shape"])
+def test_s28_weights_that_do_not_fit_are_an_error(case, fault, open_base, attach, tmp_path):
+    attach(case)[0].save(tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = sorted(tensors)[0]
+    tensor = tensors.pop(name)
+    if fault == "unexpected":
+        tensors |= {name: tensor, f"{name}.more": tensor.clone()}
+    elif fault == "of another shape":
+        tensors[name] = torch.zeros(*tensor.shape[:-1], tensor.shape[-1] + 1)
+    save_file(tensors, path)
+    opened = open_base(case)
+    with pytest.raises(ValueError, match=f"1 {fault}: {name}"):
+        case.method.load(tmp_path, opened.model, opened.facts)
+
+
+@contract()
+def test_s28_an_adapter_of_another_method_is_an_error(case, open_base, attach, tmp_path):
+    attach(case)[0].save(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    saved = json.loads(path.read_text())
+    path.write_text(json.dumps({**saved, "method": "other", "peft_type": "OTHER"}))
+    opened = open_base(case)
+    with pytest.raises(ValueError, match=r"adapter_config\.json"):
+        case.method.load(tmp_path, opened.model, opened.facts)
+
+
+@contract()
+def test_s9_batched_left_padded_generation_equals_single(case, attach):
+    adapted, _ = attach(case)
+    if trainable(adapted):
+        train(case, adapted, 2)
+    rows = [row[: 4 + 4 * i] for i, row in enumerate(batch(case)["input_ids"])]
+    longest = max(map(len, rows))
+    padded = torch.stack([torch.cat([torch.ones(longest - len(row), dtype=torch.long), row]) for row in rows])
+    mask = torch.stack([(torch.arange(longest) >= longest - len(row)).long() for row in rows])
+    greedy = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "pad_token_id": 1}
+    together = adapted.model.generate(input_ids=padded, attention_mask=mask, **greedy)[:, -8:]
+    for row, expected in zip(rows, together, strict=True):
+        alone = adapted.model.generate(input_ids=row[None], attention_mask=torch.ones(1, len(row)).long(), **greedy)
+        assert alone[0, -8:].tolist() == expected.tolist()
+
+
+@contract()
+def test_inner_continues_from_the_cache_that_model_filled(case, attach):
+    adapted, facts = attach(case)
+    if trainable(adapted):
+        train(case, adapted, 2)
+    ids = batch(case)["input_ids"]
+    key, fixed = ("decoder_input_ids", {"input_ids": ids}) if facts.kind == "seq2seq" else ("input_ids", {})
+    with torch.no_grad():
+        whole = adapted.model(**fixed, **{key: ids}).logits
+        head = adapted.model(**fixed, **{key: ids[:, :7]}, use_cache=True)
+        again = {"encoder_outputs": (head.encoder_last_hidden_state,)} if fixed else {}
+        tail = adapted.inner(**again, **{key: ids[:, 7:]}, past_key_values=head.past_key_values)
+    assert whole.shape[1] == ids.shape[1]
+    torch.testing.assert_close(torch.cat([head.logits, tail.logits], 1), whole, atol=1e-3, rtol=1e-4)
+
+
+@contract("none")
+def test_s32_trains_under_activation_checkpointing_or_refuses_in_one_line(case, attach, open_base):
+    facts = open_base(case).facts
+    reason = case.method.refusal(facts, Training(gradient_checkpointing=True))
+    assert case.method.refusal(facts, Training(gradient_checkpointing=False)) is None
+    if not case.method.checkpointing:
+        assert "train.gradient_checkpointing: false" in reason
+        assert "\n" not in reason
+        return
+    assert reason is None
+    gradients = []
+    for checkpointing in (False, True):
+        adapted, facts = attach(case)
+        if checkpointing:
+            adapted.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        calls = []
+        block = next(name for name, _ in adapted.model.named_modules() if name.endswith(next(iter(facts.linears))))
+        adapted.model.get_submodule(block).register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        adapted.model.train()
+        torch.manual_seed(0)
+        adapted.model(**batch(case), use_cache=False).loss.backward()
+        assert len(calls) == 1 + checkpointing
+        gradients.append({name: weight.grad for name, weight in trainable(adapted).items()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-5, rtol=1e-4)
+
+
+@contract()
+def test_initial_weights_depend_on_the_seed_alone(case, attach):
+    torch.manual_seed(1)
+    torch.rand(3)
+    before = torch.get_rng_state()
+    first = attach(case, seed=7)[0].state()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    second = attach(case, seed=7)[0].state()
+    other = attach(case, seed=8)[0].state()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    draws = case.name not in ("none", "full")
+    assert any(not torch.equal(first[name], other[name]) for name in first) == draws
+
+
+@pytest.mark.parametrize("name", adapters.names())
+def test_a_method_module_imports_nothing_heavy(name):
+    code = (
+        f"import sys; from inlay import adapters; method = adapters.find({name!r}); "
+        "print([m for m in ('torch', 'transformers', 'peft', 'numpy', 'safetensors') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_an_unknown_method_is_answered_with_the_closest():
+    with pytest.raises(LookupError, match="did you mean `bottleneck`"):
+        adapters.find("botleneck")
