@@ -207,8 +207,9 @@ def _from_columns(metric: Metric, columns: Mapping[str, Sequence[Any]]) -> list[
     rows = zip(*(columns[_COLUMNS.get(field, field)] for field in metric.fields), strict=True)
     records = []
     for number, row in enumerate(rows, start=1):
-        values = (tuple(value) if isinstance(value, list) else value for value in row)
-        records.append(replace(blank, id=f"row {number}", **dict(zip(metric.fields, values, strict=True))))
+        given: dict[str, Any] = dict(zip(metric.fields, row, strict=True))
+        given |= {field: tuple(value) for field, value in given.items() if isinstance(value, list)}
+        records.append(replace(blank, id=f"row {number}", **given))
     return records
 
 

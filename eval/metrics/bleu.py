@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inlay.eval.metrics import Metric
 
@@ -50,7 +50,8 @@ class Bleu(Metric):
 
         bleu = BLEU(tokenize=tokenizer(self.language))
         # sacrebleu learns the number of references by scoring something; None marks one that is absent.
-        bleu.corpus_score(["", ""], [["", ""]] * references if references else [["", ""], ["", None]])
+        streams: list[list[Any]] = [["", ""]] * references if references else [["", ""], ["", None]]
+        bleu.corpus_score(["", ""], streams)
         return str(bleu.get_signature())
 
     def statistics(self, record: Record) -> NDArray[np.float64]:

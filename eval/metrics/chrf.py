@@ -6,7 +6,7 @@ Popović 2015, "chrF: character n-gram F-score for automatic MT evaluation".
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inlay.eval.metrics import Metric
 
@@ -34,7 +34,8 @@ class Chrf(Metric):
 
         chrf = CHRF()
         # sacrebleu learns the number of references by scoring something; None marks one that is absent.
-        chrf.corpus_score(["", ""], [["", ""]] * references if references else [["", ""], ["", None]])
+        streams: list[list[Any]] = [["", ""]] * references if references else [["", ""], ["", None]]
+        chrf.corpus_score(["", ""], streams)
         return str(chrf.get_signature())
 
     def statistics(self, record: Record) -> NDArray[np.float64]:
