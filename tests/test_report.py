@@ -236,12 +236,13 @@ def test_interrupted_run_says_so_before_its_scores(tmp_path: Path) -> None:
     assert heading.startswith("Interrupted after 500 steps: Summarization with an adapter on Small-135M (nf4) is ")
 
 
-def test_untrained_run_shows_the_base_alone(tmp_path: Path) -> None:
-    found = metrics()
+@pytest.mark.parametrize("method", ["none", "lora"])  # lora: stopped before its first step
+def test_untrained_run_shows_the_base_alone(method: str, tmp_path: Path) -> None:
     none = record(
-        adapter=record().adapter.model_copy(update={"method": "none"}), train=None,
-        metrics=Metrics(base=found.base, tuned={}, change={}),
-    )  # fmt: skip
+        adapter=record().adapter.model_copy(update={"method": method}),
+        train=None,
+        metrics=Metrics(base=metrics().base, tuned={}, change={}),
+    )
     html = draw(tmp_path, none, logged=0)
     assert next(row[:1] + row[2:] for row in score_rows(html)) == ["ROUGE-L", "11.9", "11.2 to 12.6"]
     assert Page(html).text("h1") == "Summarization by Small-135M (nf4), untrained: ROUGE-L 11.9"
@@ -287,6 +288,9 @@ def test_rows_are_evenly_spaced_and_not_picked(tmp_path: Path) -> None:
     assert "The only row." in draw(tmp_path, record(), rows=1)
 
 
+LONG = "yes no " * 120 + "yes"
+
+
 @pytest.mark.parametrize(
     ("references", "reply", "marked"),
     [
@@ -296,11 +300,7 @@ def test_rows_are_evenly_spaced_and_not_picked(tmp_path: Path) -> None:
         (["股市上涨"], "股市下跌", ["下跌"]),
         ([], "anything", []),
         (["same  words"], "same words", []),  # white space is no difference
-        (
-            ["yes no " * 120 + "yes"],
-            "yes no " * 120 + "maybe",
-            ["maybe"],
-        ),  # words are compared however often they occur
+        ([LONG], f"maybe {LONG}", ["maybe"]),  # however often a word occurs
     ],
 )
 def test_words_that_the_reference_lacks_are_marked(references: list[str], reply: str, marked: list[str]) -> None:

@@ -4,6 +4,7 @@
 report can be drawn again on any machine that holds the run's folder.
 """
 
+from inlay.tuner.report.files import read_record
 from inlay.tuner.report.page import write_page
 
-__all__ = ["write_page"]
+__all__ = ["read_record", "write_page"]

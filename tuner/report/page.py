@@ -78,7 +78,6 @@ def _draw(run: RunFiles) -> str:
         recipe=run.recipe,
         style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
         heading=scores.sentence(record),
-        model=scores.model_name(record),
         language=_language(record.eval),
         trained=trained,
         lines=lines,

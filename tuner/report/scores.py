@@ -53,17 +53,19 @@ def score_name(key: str) -> str:
 
 
 def trained(record: RunRecord) -> bool:
-    """Whether the run was to train anything; the method `none` only scores the base."""
+    """Whether there is a tuned model to speak of: not with the method `none`, nor if only the base was scored."""
+    if record.metrics and not record.metrics.tuned:
+        return False
     return record.adapter is None or record.adapter.method != "none"
 
 
 def lines(record: RunRecord) -> list[Line]:
-    """One line a score, in the order of the record; of a run that trains nothing, the base's scores alone."""
+    """One line a score, in the order of the record; without a tuned model, the base's scores alone."""
     if record.metrics is None:
         return []
     tuned, base, change = record.metrics.tuned, record.metrics.base, record.metrics.change
     if not trained(record):
-        return [_line(key, None, score, None, ()) for key, score in (base or tuned).items()]
+        return [_line(key, None, score, None, ()) for key, score in base.items()]
     found = [(key, tuned.get(key), base.get(key), change.get(key)) for key in dict.fromkeys([*tuned, *base])]
     return [_line(*scores, _reasons(*scores)) for scores in found]
 
