@@ -166,7 +166,7 @@ def _run(options: argparse.Namespace) -> None:
 
     from inlay.tuner.run import run
 
-    run(loaded, output=options.output, again=options.again, command=options.command)
+    _show(run(loaded, output=options.output, again=options.again, command=options.command))
 
 
 def _eval(options: argparse.Namespace) -> None:
@@ -181,7 +181,7 @@ def _eval(options: argparse.Namespace) -> None:
 
     from inlay.tuner.rescore import rescore
 
-    rescore(str(run or target), recipe=loaded, base=options.base)
+    _show(rescore(str(run or target), recipe=loaded, base=options.base))
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -190,11 +190,15 @@ def _report(options: argparse.Namespace) -> None:
     run = listing.find_run(options.run)
 
     from inlay.tuner.report import write_page
+
+    write_page(run)
+    _show(run)
+
+
+def _show(run: Path) -> None:
     from inlay.tuner.report.terminal import print_table
 
-    page = write_page(run)
     print_table(run)
-    print(page, file=sys.stderr)
 
 
 def _ls(options: argparse.Namespace) -> None:

@@ -123,10 +123,17 @@ def missing_library(error: ImportError) -> Problem | None:
     for group in GROUPS:
         for library in group.libraries:
             if root and root in (library.module or library.name, library.name):
-                found = library.installed()
-                what = "is not installed" if found is None else f"{found} does not work here: {error}"
-                return Problem(f"{library.name} {what}", help=f"{group.install()}   (`inlay doctor` shows the rest)")
+                return _absent(library, group, error)
     return None
+
+
+def _absent(library: Library, group: Group, error: ImportError) -> Problem:
+    found = library.installed()
+    if found is None:
+        return Problem(f"{library.name} is not installed", help=f"{group.install()}   (`inlay doctor` shows the rest)")
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    message = f"{library.name} {found} does not work here: {first}"
+    return Problem(message, help=f'pip install --force-reinstall "{library.name}{library.versions}"')
 
 
 def _works(library: Library) -> bool:
