@@ -259,7 +259,7 @@ def test_a_missing_cell_has_its_reason(tmp_path: Path) -> None:
     bleu, rouge = score_rows(draw(tmp_path, run))
     assert bleu[2:] == ["-", "-", "6.1", "5.4 to 6.9", "-", "-", "not measured"]
     assert rouge[3] == rouge[7] == "-"
-    for reason in ("BLEU: not measured for the base", "ROUGE-L: the base has no interval (one example)"):
+    for reason in ("BLEU: not measured for the base", "ROUGE-L: the score of the base has no interval (one example)"):
         assert reason in Page((tmp_path / "report.html").read_text()).text("ul")
         assert f"- {reason}" in table(run, tmp_path)
 

@@ -65,7 +65,7 @@ def lines(record: RunRecord) -> list[Line]:
         return []
     tuned, base, change = record.metrics.tuned, record.metrics.base, record.metrics.change
     if not trained(record):
-        return [_line(key, None, score, None, ()) for key, score in base.items()]
+        return [_line(key, None, score, None, tuple(_no_interval(key, "base", score))) for key, score in base.items()]
     found = [(key, tuned.get(key), base.get(key), change.get(key)) for key in dict.fromkeys([*tuned, *base])]
     return [_line(*scores, _reasons(*scores)) for scores in found]
 
@@ -77,17 +77,19 @@ def _reasons(
     name = score_name(key)
     if tuned is None or base is None:
         return (f"{name}: not measured for the {'tuned model' if tuned is None else 'base'}",)
-    reasons = []
-    for who, score in (("base", base), ("tuned score", tuned)):
-        if score.ci95 is None:
-            why = one_line(score.note) or counted(score.n, "row")
-            reasons.append(f"{name}: the {who} has no interval ({why})")
+    reasons = [*_no_interval(key, "base", base), *_no_interval(key, "tuned model", tuned)]
     if change is None:
         reasons.append(f"{name}: the change was not measured")
     elif change.ci95 is None:
         why = "every row scores the same" if change.verdict == "same" else counted(tuned.n, "row")
         reasons.append(f"{name}: the change has no interval ({why})")
     return tuple(reasons)
+
+
+def _no_interval(key: str, who: str, score: ScoreRecord) -> list[str]:
+    if score.ci95:
+        return []
+    return [f"{score_name(key)}: the score of the {who} has no interval ({one_line(score.note) or 'not computed'})"]
 
 
 def _line(
