@@ -20,7 +20,7 @@ class Classification(Task):
 
     title = "classification"
     columns: ClassVar[Mapping[str, Holds]] = {"text": "text", "label": "label"}
-    metrics = ("accuracy", "f1", "perplexity")
+    metrics = ("accuracy", "f1")
     default_prompt = "{text}\n\nLabel:"
     prompt_fields = ("text",)
     answers = "choose"
