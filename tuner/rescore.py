@@ -13,8 +13,7 @@ from inlay.tuner.environment import describe
 from inlay.tuner.problems import Problem, RequestError, explained
 from inlay.tuner.recipe import Adapter, Recipe, load, recipe_hash, resolved_yaml
 from inlay.tuner.records import AdapterRecord, RunRecord
-from inlay.tuner.report import write_page
-from inlay.tuner.report.files import read_record
+from inlay.tuner.report import read_record, write_page
 from inlay.tuner.run import base_record, begin, labelled
 from inlay.tuner.run_directory import RunDirectory, free_path
 from inlay.tuner.setting import Setting, survey

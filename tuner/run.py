@@ -19,8 +19,7 @@ from inlay.tuner.environment import describe
 from inlay.tuner.problems import Failure, Interrupted, RequestError
 from inlay.tuner.recipe import Recipe, recipe_hash, resolved_yaml
 from inlay.tuner.records import AdapterRecord, BaseRecord, RunRecord, TrainRecord, TrainRow
-from inlay.tuner.report import write_page
-from inlay.tuner.report.files import read_record
+from inlay.tuner.report import read_record, write_page
 from inlay.tuner.run_directory import RunDirectory, free_path
 from inlay.tuner.setting import Setting, survey
 from inlay.tuner.signals import StopRequest

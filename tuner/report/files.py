@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,13 +87,3 @@ def _checked(model: type[_Row], text: bytes, path: Path, line: int = 0) -> _Row:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise RequestError(Problem(first["msg"].lower(), file=str(path), line=line, path=place)) from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes `text` to `path` in one move: a reader sees the old file or the new one, never half of one."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -12,8 +12,9 @@ from markupsafe import Markup
 
 from inlay.tuner.records import DataRecord, EvalRecord, TrainRow
 from inlay.tuner.report import chart, facts, figures, replies, scores
-from inlay.tuner.report.files import RunFiles, read_run, write_whole
+from inlay.tuner.report.files import RunFiles, read_run
 from inlay.tuner.report.text import one_line, visible
+from inlay.tuner.run_directory import write_whole
 
 _HERE = Path(__file__).parent
 _STEPS_SHOWN = 400
