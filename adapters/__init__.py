@@ -124,6 +124,11 @@ class Method(ABC):
         """Why the method cannot work on this base or with this training, in one line; None where it can."""
         if facts.kind not in self.kinds:
             return f"{self.title} works on {' and '.join(self.kinds)} models; this base is {facts.kind}"
+        if self.needs_float_weights and facts.bits == 8:
+            return (
+                f"{self.title} needs plain layers, and none computes what an 8-bit one does, which also rounds its "
+                "inputs; set base.quantization.bits to 4 or 16"
+            )
         if training.gradient_checkpointing and not self.checkpointing:
             return f"{self.title} cannot train under activation checkpointing; set train.gradient_checkpointing: false"
         return None

@@ -2,15 +2,16 @@
 
     attention(Q, [P_K; K], [P_V; V])      P_K, P_V: virtual tokens x key/value heads x head size, one pair a layer
 
-In an encoder-decoder base the prefix stands before the decoder's self-attention. With `prefix_projection` the prefix is
-the output of a two-layer network while it trains, as the paper does for stability: rows E (virtual tokens x d) give
-tanh(E W1 + b1) W2 + b2. Only its output is saved: a reloaded adapter is a plain prefix, and trains on as one.
+In an encoder-decoder base the prefix stands before the decoder's self-attention; a layer with a sliding window sees it
+only from within that window. With `prefix_projection` the prefix is the output of a two-layer network while it trains,
+as the paper does for stability: rows E (virtual tokens x d) give tanh(E W1 + b1) W2 + b2. Only its output is saved: a
+reloaded adapter is a plain prefix, and trains on as one.
 
 The start matters: keys and values drawn at random, or zeros, take a large share of every attention from the text and
 wreck a pretrained model, which few steps cannot repair. So the prefix starts as the base's own activations on a short
 document of `num_virtual_tokens` tokens: random ones between two end-of-text tokens, after which a text reads as a new
-document. (The paper, section 7.4, finds activations of words much better than random values; which words they are,
-hardly matters.) With a projection, W2 and b2 are solved for so that the output is exactly that.
+document. (The paper, section 7.4, finds activations of words much better than random values; which words they are
+matters little.) With a projection, W2 and b2 are solved for so that the output is exactly that.
 Source: Li & Liang 2021, "Prefix-Tuning: Optimizing Continuous Prompts for Generation", arXiv:2101.00190.
 """
 

@@ -7,6 +7,7 @@ picked up here by itself.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import subprocess
@@ -373,6 +374,14 @@ def test_initial_weights_depend_on_the_seed_alone(case, attach):
     assert all(torch.equal(first[name], second[name]) for name in first)
     draws = case.name not in ("none", "full")
     assert any(not torch.equal(first[name], other[name]) for name in first) == draws
+
+
+@pytest.mark.parametrize("name", adapters.names())
+def test_plain_layers_in_place_of_8_bit_ones_are_refused(name, open_base):
+    method = adapters.find(name)(adapters.find(name).Options())
+    facts = dataclasses.replace(open_base(Case(name, (), "llama", 32)).facts, bits=8)
+    reason = method.refusal(facts, Training(gradient_checkpointing=False))
+    assert (reason is not None) == method.needs_float_weights
 
 
 @pytest.mark.parametrize("name", adapters.names())
