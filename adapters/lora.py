@@ -30,23 +30,20 @@ class Lora(Method):
     learning_rate: ClassVar[float] = 2e-4
 
     class Options(BaseOptions):
-        """Options of LoRA.
+        """Options of LoRA."""
 
-        Attributes:
-            r: rank of the update.
-            lora_alpha: the update is scaled by lora_alpha / r.
-            lora_dropout: dropout on the input of A while training.
-            target_modules: `all-linear`, or names of linear layers; a name is a full module name or its trailing parts.
-            use_rslora: scale by lora_alpha / sqrt(r) instead.
-            init_lora_weights: `true`: A uniform as in a linear layer; `gaussian`: A normal with std 1 / r.
-        """
-
-        r: int = Field(16, ge=1, le=4096)
-        lora_alpha: float = Field(32, gt=0)
-        lora_dropout: float = Field(0.0, ge=0, lt=1)
-        target_modules: Literal["all-linear"] | tuple[str, ...] = Field("all-linear", min_length=1)
-        use_rslora: bool = False
-        init_lora_weights: Literal[True, "gaussian"] = True
+        r: int = Field(16, ge=1, le=4096, description="rank of the update")
+        lora_alpha: float = Field(32, gt=0, description="the update is scaled by lora_alpha / r")
+        lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the input of A while training")
+        target_modules: Literal["all-linear"] | tuple[str, ...] = Field(
+            "all-linear",
+            min_length=1,
+            description="all-linear, or names of linear layers: full module names or their trailing parts",
+        )
+        use_rslora: bool = Field(False, description="scale by lora_alpha / sqrt(r) instead")
+        init_lora_weights: Literal[True, "gaussian"] = Field(
+            True, description="A at the start: true as in a linear layer (uniform), gaussian with std 1 / r"
+        )
 
     options: Options
 

@@ -42,18 +42,16 @@ class Prefix(Method):
     checkpointing: ClassVar[bool] = False  # a filled cache and recomputed layers contradict each other
 
     class Options(BaseOptions):
-        """Options of prefix tuning.
+        """Options of prefix tuning."""
 
-        Attributes:
-            num_virtual_tokens: length of the prefix.
-            prefix_projection: train a network that computes the prefix instead of the prefix itself; wants a learning
-                rate about ten times smaller.
-            encoder_hidden_size: width of that network; the base's own where it is not given.
-        """
-
-        num_virtual_tokens: int = Field(16, ge=1, le=4096)
-        prefix_projection: bool = False
-        encoder_hidden_size: int | None = Field(None, ge=1, le=65536)
+        num_virtual_tokens: int = Field(16, ge=1, le=4096, description="length of the prefix")
+        prefix_projection: bool = Field(
+            False,
+            description="train a network that computes the prefix; wants a learning rate about ten times smaller",
+        )
+        encoder_hidden_size: int | None = Field(
+            None, ge=1, le=65536, description="width of that network; the base's own where it is not given"
+        )
 
         @model_validator(mode="after")
         def _projection_has_a_width(self) -> Self:

@@ -115,25 +115,26 @@ class Bottleneck(Method):
     class Options(BaseOptions):
         """Options of bottleneck adapters.
 
-        Attributes:
-            placement: `houlsby`, `pfeiffer` or `parallel`, as drawn above.
-            bottleneck_size: dimensions between the two layers (hidden size / reduction factor in other tools).
-            activation: f.
-            scaling: s. He et al. choose 4 for parallel adapters by trial; with an adaptive optimizer it mostly
-                multiplies the learning rate, so it is 1 here unless asked for.
-            dropout: on f(W_down x + b_down) while training.
-            init_std: standard deviation of W_down at the start.
-            target_modules: instead of the placement's own modules: linear layers for houlsby and pfeiffer, modules
-                that map the residual stream to itself for parallel; full names or their trailing parts.
+        He et al. choose a scaling of 4 for parallel adapters by trial; with an adaptive optimizer it mostly multiplies
+        the learning rate, so it is 1 here unless asked for.
         """
 
-        placement: Placement = "houlsby"
-        bottleneck_size: int = Field(64, ge=1, le=65536)
-        activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"
-        scaling: float = Field(1.0, gt=0)
-        dropout: float = Field(0.0, ge=0, lt=1)
-        init_std: float = Field(0.01, gt=0)
-        target_modules: tuple[str, ...] | None = Field(None, min_length=1)
+        placement: Placement = Field(
+            "houlsby", description="after attention and feed-forward, after feed-forward only, or beside feed-forward"
+        )
+        bottleneck_size: int = Field(
+            64, ge=1, le=65536, description="dimensions between the two layers: hidden size / reduction factor"
+        )
+        activation: Literal["relu", "gelu", "silu", "tanh"] = Field("relu", description="f, between the two layers")
+        scaling: float = Field(1.0, gt=0, description="s, the factor on what the adapter adds")
+        dropout: float = Field(0.0, ge=0, lt=1, description="dropout between the two layers while training")
+        init_std: float = Field(0.01, gt=0, description="standard deviation of W_down at the start")
+        target_modules: tuple[str, ...] | None = Field(
+            None,
+            min_length=1,
+            description="instead of the placement's own: names of linear layers; for parallel, of modules that map the "
+            "hidden states to a change of them",
+        )
 
     options: Options
 
