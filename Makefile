@@ -45,3 +45,7 @@ live:  # symlinks under the import name, for type checkers
 	mkdir -p build/live/inlay
 	for d in adapters eval recipes tuner; do ln -sfn "$(CURDIR)/$$d" build/live/inlay/$$d; done
 	ln -sfn "$(CURDIR)/tuner/api/__init__.py" build/live/inlay/__init__.py
+
+benchmarks: $(VENV)/.ready-test  # the quickstart's bars; see also benchmarks/real_models.py and benchmarks/cuda.py
+	$(BIN)/python benchmarks/embedded_bars.py
+	$(BIN)/python benchmarks/tables.py
