@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 SPEAKERS = {"system": "System", "user": "User", "assistant": "Bot"}
 # Put before a text to keep SentencePiece tokenizers from writing a space before it; see `_tokenize_answer`.
 ANCHORS = ("\n", ".", "x", "0")
+# Stands for an answer when a chat template is asked what it prints around one: a character of no script.
+PROBE = "\ue000"
 
 
 @dataclass(frozen=True)
@@ -80,26 +82,28 @@ class Renderer:
 
     def prompt_ids(self, turns: Sequence[Turn]) -> tuple[int, ...]:
         """What the model reads before it answers; for a sequence-to-sequence model, the encoder's tokens."""
-        pieces = self._pieces((*turns, Turn("assistant", "")))
         if self.kind == "seq2seq":
-            return self._encoder_ids(pieces)
-        ids = [*self._bos]
-        for piece in pieces[:-1]:
-            ids += self._encode_piece(piece)[0]
-        return (*ids, *self._header_ids(pieces[-1].header, first=not ids or ids == list(self._bos)))
+            return tuple(self.tokenizer(self.prompt_text(turns))["input_ids"])
+        pieces = self._pieces((*turns, Turn("assistant", "")))
+        ids = [token for piece in pieces[:-1] for token in self._encode_piece(piece)[0]]
+        ids += self._plain_ids(pieces[-1].header)
+        return (*self._start(ids), *ids)
 
     def prompt_text(self, turns: Sequence[Turn]) -> str:
-        """The text of `prompt_ids`."""
+        """The text of `prompt_ids`; an end of text that the tokenizer appends to an encoder's tokens is left out."""
         pieces = self._pieces((*turns, Turn("assistant", "")))
-        eos = "" if self.prompt_format == "chat template" else str(self.tokenizer.eos_token)
-        return "".join(p.header + p.answer + (p.end or eos) for p in pieces[:-1]) + pieces[-1].header
+        eos = "" if self.kind == "seq2seq" else str(self.tokenizer.eos_token)
+        text = ""
+        for piece in pieces[:-1]:
+            ended = self._stop(self._plain_ids(piece.end)) is not None
+            text += piece.header + piece.answer + ("" if ended else eos) + piece.end
+        return text + pieces[-1].header
 
     def answer_ids(self, turns: Sequence[Turn], answer: str) -> tuple[int, ...]:
         """The tokens of `answer` after these turns, up to and with the token that ends it."""
-        piece = self._pieces((*turns, Turn("assistant", answer)))[-1]
         if self.kind == "seq2seq":
             return (*self._plain_ids(answer.strip()), self._eos)
-        ids, trained, _ = self._encode_piece(piece)
+        ids, trained, _ = self._encode_piece(self._pieces((*turns, Turn("assistant", answer)))[-1])
         return tuple(token for token, label in zip(ids, trained, strict=True) if label)
 
     def rows(self, example: Example) -> list[Rendered]:
@@ -123,16 +127,19 @@ class Renderer:
         return self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
 
     def _row(self, turns: Sequence[Turn]) -> Rendered:
-        ids, trained, start = [*self._bos], [False] * len(self._bos), 0
+        ids: list[int] = []
+        trained: list[bool] = []
+        answer_start = 0
         for piece in self._pieces(turns):
-            start = len(ids)
-            new, labels, header = self._encode_piece(piece, first=start == len(self._bos))
-            start += header
+            new, labels, header = self._encode_piece(piece)
+            answer_start = len(ids) + header
             ids += new
             trained += [label and piece.trained for label in labels]
+        start = self._start(ids)
+        ids, trained = [*start, *ids], [*[False] * len(start), *trained]
         if self.loss_on == "all":
             trained = [True] * len(ids)
-        return Rendered(tuple(ids), tuple(trained), (), start)
+        return Rendered(tuple(ids), tuple(trained), (), len(start) + answer_start)
 
     def _pair(self, turns: Sequence[Turn], answer: str) -> Rendered:
         ids = self.answer_ids(turns, answer)
@@ -149,17 +156,20 @@ class Renderer:
             before = self._template(turns[:i], open_answer=True)
             if not before.startswith(done):  # the template rewrites history: everything before is one header
                 pieces, done = [], ""
+            head, end = self._surroundings(turns[:i], before)
             text = turn.text.strip()
-            after = self._template((*turns[:i], Turn("assistant", text)), open_answer=False) if text else before
-            tail = after[len(before) :] if after.startswith(before) else text
-            head, found, end = tail.partition(text) if text else ("", "", "")
-            if text and not found:
-                raise RequestError(
-                    Problem("the chat template does not print the assistant's text unchanged", path="base.model")
-                )
             pieces.append(_Piece(before[len(done) :] + head, text, end, turn.trained))
             done = before + head + text + end
         return pieces
+
+    def _surroundings(self, turns: Sequence[Turn], before: str) -> tuple[str, str]:
+        """What the template prints around the answer to these turns: after `before`, its opening of that answer, and
+        behind the answer. The former (an empty block of thoughts, say) is read, never generated."""
+        around = self._template((*turns, Turn("assistant", PROBE)), open_answer=False)
+        opening, found, end = around.rpartition(PROBE)
+        if not found:
+            raise RequestError(Problem("the chat template does not print what the assistant says", path="base.model"))
+        return opening[len(before) :] if opening.startswith(before) else "", end
 
     def _template(self, turns: Sequence[Turn], *, open_answer: bool) -> str:
         messages = [{"role": "user" if t.role == "prompt" else t.role, "content": t.text} for t in turns]
@@ -168,7 +178,7 @@ class Renderer:
         except Exception as error:  # a template raises what it likes
             raise RequestError(
                 Problem(
-                    f"the chat template refuses this conversation: {str(error).splitlines()[0]}",
+                    f"the chat template refuses this conversation: {(str(error).splitlines() or ['it says no more'])[0]}",
                     path="base.model",
                     help="many templates know no system message, or want user and assistant to alternate",
                 )
@@ -178,16 +188,20 @@ class Renderer:
         """Whether all assistant turns fit in one row: history is rendered the same however it goes on."""
         return len(self._pieces(turns)) == sum(turn.role == "assistant" for turn in turns)
 
-    def _encode_piece(self, piece: _Piece, *, first: bool = False) -> tuple[list[int], list[bool], int]:
+    def _encode_piece(self, piece: _Piece) -> tuple[list[int], list[bool], int]:
         """Ids of header, answer and end; which of them are the answer's up to its end token; the header's length."""
-        header = list(self._header_ids(piece.header, first=first))
+        header = self._plain_ids(piece.header)
         answer = self._tokenize_answer(header, piece.header, piece.answer)
-        end = self._plain_ids(piece.end) if piece.end else [self._eos]
-        stop = next((i for i, token in enumerate(end) if token in self._specials), None)
+        end = self._plain_ids(piece.end)
+        stop = self._stop(end)
         if stop is None:  # the template ends no turn with a special token, so the model's own end of text does
-            end, stop = [self._eos], 0
+            end, stop = [self._eos, *end], 0
         labels = [False] * len(header) + [True] * (len(answer) + stop + 1) + [False] * (len(end) - stop - 1)
         return [*header, *answer, *end], labels, len(header)
+
+    def _stop(self, end: Sequence[int]) -> int | None:
+        """Where the first special token stands in what ends an answer."""
+        return next((i for i, token in enumerate(end) if token in self._specials), None)
 
     def _tokenize_answer(self, header_ids: list[int], header: str, answer: str) -> list[int]:
         """The answer's tokens such that header and answer together decode to header + answer.
@@ -212,17 +226,12 @@ class Renderer:
     def _text(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
-    def _header_ids(self, header: str, *, first: bool) -> list[int]:
-        ids = self._plain_ids(header)
-        doubled = first and self._bos and tuple(ids[: len(self._bos)]) == self._bos
-        return ids[len(self._bos) :] if doubled else ids
+    def _start(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """What stands before the ids of a row: what the tokenizer puts there, unless the template has printed it."""
+        return () if tuple(ids[: len(self._bos)]) == self._bos else self._bos
 
     def _plain_ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
-
-    def _encoder_ids(self, pieces: Sequence[_Piece]) -> tuple[int, ...]:
-        text = "".join(p.header + p.answer + (p.end or "\n") for p in pieces[:-1]) + pieces[-1].header
-        return tuple(self.tokenizer(text)["input_ids"])
 
     def _start_ids(self) -> tuple[int, ...]:
         """What the tokenizer itself puts before a plain text: nothing, or one token."""
@@ -236,8 +245,9 @@ class Renderer:
         """The token that ends an assistant turn in the chat template, or the end of text."""
         if self.prompt_format == "plain":
             return self._eos
-        piece = self._pieces((Turn("user", "a"), Turn("assistant", "b")))[-1]
-        return next((token for token in self._plain_ids(piece.end) if token in self._specials), self._eos)
+        end = self._plain_ids(self._pieces((Turn("user", "a"), Turn("assistant", "b")))[-1].end)
+        stop = self._stop(end)
+        return self._eos if stop is None else end[stop]
 
 
 def _untrained(turns: Sequence[Turn]) -> tuple[Turn, ...]:
