@@ -176,9 +176,10 @@ class Renderer:
         try:
             return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=open_answer)
         except Exception as error:  # a template raises what it likes
+            said = (str(error).splitlines() or ["it does not say why"])[0]
             raise RequestError(
                 Problem(
-                    f"the chat template refuses this conversation: {(str(error).splitlines() or ['it says no more'])[0]}",
+                    f"the chat template refuses this conversation: {said}",
                     path="base.model",
                     help="many templates know no system message, or want user and assistant to alternate",
                 )
