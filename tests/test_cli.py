@@ -73,6 +73,7 @@ def test_answers_go_to_stdout(call, arguments):
         (("run", "quickstart", "--outptu", "x"), "--outptu"),
         (("run", "quickstart", "--set", "train.max_step=3"), "did you mean `max_steps`?"),
         (("run", "."), "a folder"),
+        (("run", "a" * 5000), "name too long"),
         (("ls", "method"), "methods"),
         (("init", "sumarization"), "did you mean `summarization`?"),
         (("init", "--output", "no/such/folder.yaml"), "No such file"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from wrong_recipes import GOOD, mistakes
 
@@ -130,12 +132,19 @@ REFUSED_PATHS = [
     "/rows.jsonl",
     ".",
     "..",
+    "./" + "x" * 4000,
+    "a\nb",
 ]
 
 
-@pytest.mark.parametrize("text", REFUSED_PATHS)
-@pytest.mark.parametrize("key", ["data", "model"])
-def test_x9_x15_paths_stay_inside(text, key, tmp_path, monkeypatch):
+FOLDERS = ("sub", ".")  # no data files, but a model may be there
+
+PLACES = [("task.data.train", text) for text in REFUSED_PATHS]
+PLACES += [("base.model", text) for text in REFUSED_PATHS if text not in FOLDERS]
+
+
+@pytest.mark.parametrize(("path", "text"), PLACES)
+def test_x9_x15_paths_stay_inside(path, text, tmp_path, monkeypatch):
     inside = tmp_path / "inside"
     (inside / "sub").mkdir(parents=True)
     for folder in (tmp_path, inside, inside / "sub"):
@@ -143,16 +152,13 @@ def test_x9_x15_paths_stay_inside(text, key, tmp_path, monkeypatch):
     (inside / "link.jsonl").symlink_to(tmp_path / "rows.jsonl")
     (inside / "linked").symlink_to(tmp_path)
     monkeypatch.chdir(inside)
-    quoted = "'" + text + "'"
-    if key == "data":
-        changed = GOOD.replace("data: embedded", f"data: {{train: {quoted}, draw: {{test: 0.1}}}}")
-    elif text in ("sub", ".", "link.jsonl"):  # a folder under the recipe is fine; a link to a file is no folder
-        pytest.skip("not a refusal for a model")
-    else:
-        changed = GOOD.replace("model: embedded", f"model: {quoted}")
-    (problem,) = mistakes(changed, inside)
-    assert problem.path == ("task.data.train" if key == "data" else "base.model")
-    assert problem.line == (11 if key == "data" else 4)
+    quoted = json.dumps(text)
+    changed = {
+        "task.data.train": GOOD.replace("data: embedded", f"data: {{train: {quoted}, draw: {{test: 0.1}}}}"),
+        "base.model": GOOD.replace("model: embedded", f"model: {quoted}"),
+    }
+    (problem,) = mistakes(changed[path], inside)
+    assert (problem.path, problem.line) == (path, {"task.data.train": 11, "base.model": 4}[path])
 
 
 def test_x9_the_command_line_may_name_any_place(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import string
+import time
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,31 @@ def test_x7_alias_bomb_never_grows():
     document = yaml.read(bomb.encode(), "bomb.yaml")
     assert document.value["a29"] == [None, None]
     assert len(document.problems) == 30 + 2 * 29
+
+
+LARGE = {
+    "list": "key: [" + "x," * 120_000 + "]",
+    "keys": "".join(f"k{n}: 1\n" for n in range(20_000)),
+    "duplicates": "a: 1\n" * 50_000,
+    "aliases": "a: [&a 1, " + "*a, " * 60_000 + "]",
+    "wrong metrics": SMALL + "eval: {metrics: [" + "x," * 4_000 + "]}",
+    "wrong items": SMALL.replace("max_steps: 3", "report_to: [" + "x," * 4_000 + "]"),
+    "wrong columns": SMALL.replace(
+        "embedded}\ntr", "embedded, columns: {" + "".join(f"k{n}: x," for n in range(2000)) + "}}\ntr"
+    ),
+    "blank lines": "\n" * 200_000,
+    "one text": "a: '" + "x" * 200_000 + "'",
+}
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_x7_large_files_are_answered_soon(case):
+    start = time.process_time()
+    with pytest.raises(RequestError) as caught:
+        parse(LARGE[case].encode(), "large.yaml", Path("."))
+    assert time.process_time() - start < 3  # a second on an idle machine
+    assert len(caught.value.problems) <= 2 * yaml.MAX_PROBLEMS
+    assert len(str(caught.value)) < 200_000
 
 
 def test_x7_file_over_the_limit_is_refused_unread(tmp_path):

@@ -23,10 +23,11 @@ _PATTERNS = {
     r"^[a-z]{2,4}$": "a language code such as `en` or `zh`, or `auto`",
 }
 _TRUE, _FALSE = {"yes", "on", "y"}, {"no", "off", "n"}
+_ADAPTER: KeyPath = ("adapter",)
 _FIRST: dict[KeyPath, str] = {  # what a block is probably meant to say where it is a single word
     ("base",): "model",
     ("base", "quantization"): "bits",
-    ("adapter",): "method",
+    _ADAPTER: "method",
     ("task",): "type",
     ("task", "data"): "train",
 }
@@ -50,10 +51,10 @@ class Words:
         self.schemas: dict[KeyPath, dict[str, Any]] = dict(_walk(root, root["$defs"], ()))
         for path in [path for path in self.schemas if path[:2] == ("adapter", "options")]:
             del self.schemas[path]
-        del self.schemas["adapter",]["properties"]["options"]
+        del self.schemas[_ADAPTER]["properties"]["options"]
         if isinstance(method, str) and method in adapters.names():
             options = options_schema(method)
-            self.schemas["adapter",]["properties"] |= options.get("properties", {})
+            self.schemas[_ADAPTER]["properties"] |= options.get("properties", {})
             self.schemas.update(_walk(options, options.get("$defs", {}), ("adapter",)))
 
     def under(self, parent: KeyPath) -> list[str]:
@@ -155,7 +156,7 @@ def problems(error: ValidationError, document: Document) -> list[tuple[KeyPath, 
     found: dict[KeyPath, Problem] = {}
     missing: list[KeyPath] = []
     meant: set[str] = set()
-    for item in error.errors(include_url=False):
+    for item in error.errors(include_url=False)[: yaml.MAX_PROBLEMS]:
         if item["type"] == "missing":
             missing.append(item["loc"])
             continue
@@ -211,7 +212,7 @@ def _unknown_key(path: KeyPath, words: Words) -> Advice:
     close = nearest(key, siblings)
     if close:
         return Advice(f"did you mean `{close}`?", "", dotted((*parent, close)))
-    if parent == ("adapter",) and owners:
+    if parent == _ADAPTER and owners:
         return Advice(f"an option of {', '.join(owners)}", f"this method takes {_listed(siblings)}")
     close = nearest(key, [str(path[-1]) for path in words.schemas])
     if close:
@@ -237,11 +238,9 @@ def _wrong_value(path: KeyPath, item: Mapping[str, Any], document: Document, wor
     span = document.span(path)
     if item["type"] == "unknown_method":
         return unknown_name(document, path, value, "adapter method", adapters.names(), "methods")
-    if item["type"] == "value_error":
+    if item["type"] in ("value_error", "assertion_error"):
         return span.problem(str(item["ctx"]["error"]), path=dotted(path))
     expected = words.expected(path)
-    if isinstance(value, dict) and expected.startswith("a block"):
-        return span.problem(f"{item['msg'][:1].lower()}{item['msg'][1:]}", path=dotted(path))
     return span.problem(
         f"`{dotted(path)}` is {shown(value)}; expected {expected}",
         path=dotted(path),

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from inlay.eval import metrics
 from inlay.tuner.data import tasks
-from inlay.tuner.problems import Problem, RequestError, explained
+from inlay.tuner.problems import Problem, RequestError
 from inlay.tuner.recipe import checks, explain, paths, yaml
 from inlay.tuner.recipe.catalog import shipped
 from inlay.tuner.recipe.overrides import apply
@@ -40,9 +40,13 @@ def load(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RequestError: carries every mistake, each with its file, line and dotted path.
     """
-    path = _find(str(path_or_name))
-    with explained(f"`{path_or_name}` cannot be read", OSError), path.open("rb") as file:
-        data = file.read(yaml.MAX_BYTES + 1)
+    try:
+        path = _find(str(path_or_name))
+        with path.open("rb") as file:
+            data = file.read(yaml.MAX_BYTES + 1)
+    except OSError as error:
+        message = f"the recipe cannot be read: {str(error.strerror).lower()}"
+        raise RequestError(Problem(message, file=explain.printable(path_or_name))) from error
     return parse(data, _displayed(path), path.parent, overrides)
 
 
@@ -60,7 +64,7 @@ def parse(data: bytes, file: str, folder: Path, overrides: Sequence[str] = ()) -
     problems = [*document.problems, *wrong.values()]
     located: dict[str, str] = {}
     if recipe is not None:
-        problems += _broken_rules(recipe, document, set(wrong))
+        problems += itertools.islice(_broken_rules(recipe, document, set(wrong)), yaml.MAX_PROBLEMS)
         located, misplaced = _locate(recipe, document, folder, set(wrong))
         problems += misplaced
     if problems or recipe is None:

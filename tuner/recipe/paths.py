@@ -6,8 +6,10 @@ An absolute path is something that the person at the keyboard says, through `--s
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 EMBEDDED = "embedded"
@@ -42,8 +44,7 @@ def locate_model(text: str, folder: Path, *, commanded: bool) -> str:
     _refuse_url(text)
     if text == EMBEDDED:
         return text
-    roots = [Path.cwd()] if commanded else [folder, Path.cwd()]
-    if _LOCAL.match(text) or any((root / text).exists() for root in roots):
+    if _LOCAL.match(text) or _exists(text, [Path.cwd()] if commanded else [folder, Path.cwd()]):
         found = _locate(text, folder, commanded=commanded)
         if found.is_dir():
             return str(found)
@@ -85,7 +86,8 @@ def _refuse_url(text: str) -> None:
 
 def _locate(text: str, folder: Path, *, commanded: bool) -> Path:
     if commanded:
-        return Path(text).expanduser().resolve()
+        with _reachable(text):
+            return Path(text).expanduser().resolve()
     if text.startswith("~") or _ABSOLUTE.match(text):
         raise PathError(
             "a path in a recipe is relative to the recipe",
@@ -101,7 +103,23 @@ def _locate(text: str, folder: Path, *, commanded: bool) -> Path:
             "a path in a recipe stays under the recipe's folder or the current directory",
             "a file elsewhere is named on the command line: `--set PATH.TO.KEY=/...`",
         )
-    return next((path for path in inside if path.exists()), inside[0])
+    with _reachable(text):
+        return next((path for path in inside if path.exists()), inside[0])
+
+
+def _exists(text: str, roots: list[Path]) -> bool:
+    with _reachable(text):
+        return any((root / text).exists() for root in roots)
+
+
+@contextlib.contextmanager
+def _reachable(text: str) -> Iterator[None]:
+    """Turns what the system says of a path (too long, not permitted, a user without a home) into a `PathError`."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PathError(f"the path cannot be looked up: {str(reason).lower()}") from error
 
 
 def _nearest_file(missing: Path) -> str:

@@ -20,7 +20,8 @@ _COLUMN = 44  # where the comments start
 _HEADER = """\
 # A recipe to start from ({title}). It runs as it is, on the base and the rows that inlay brings.
 # Run:   inlay run {file}
-# A line that starts with `#` shows a field that is not set. Your own base: `base.model`; your own rows: `task.data`.
+# Values are the defaults where nothing else is said; a line behind `#` shows a field that is not set.
+# Your own base goes into `base.model`, your own rows into `task.data`.
 # Completion in editors: `inlay schema > recipe.schema.json`, then add the line
 # `# yaml-language-server: $schema=recipe.schema.json`
 """
@@ -100,8 +101,8 @@ class _Writer:
         unset = default in (None, {})
         value = self.examples.get(path, field.get("examples", [None])[0]) if unset else default
         comment = [field.get("description", ""), _allowed(field)]
-        if path in self.values and field.get("default") is not None:
-            comment.append(f"default {_text(field['default'])}")
+        if path in self.values and "default" in field:
+            comment.append("unset by default" if field["default"] is None else f"default {_text(field['default'])}")
         mark = "# " if unset and "#" not in indent else ""
         return _line(f"{indent}{mark}{path[-1]}: {_text(value)}", "; ".join(filter(None, comment)))
 

@@ -18,6 +18,8 @@ from inlay.tuner.problems import Problem
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
+MAX_VALUES = 5_000
+MAX_PROBLEMS = 100  # a file with more mistakes is not a recipe; reading stops there
 MAX_DIGITS = 64
 LONGEST_SHOWN = 200
 
@@ -151,7 +153,7 @@ def read(data: bytes, file: str) -> Document:
             builder.take(event)
         if not builder.documents:
             builder.refuse(None, "the recipe is empty", help="`inlay init` writes a recipe to start from")
-        document.complete = True
+        document.complete = builder.documents > 0
     except _Unreadable:
         pass
     except yaml.MarkedYAMLError as error:
@@ -197,6 +199,7 @@ class _Builder:
         self.lines = _LINE_BREAK.split(text)
         self.stack: list[_Frame] = []
         self.documents = 0
+        self.values = 0
 
     def at(self, line: int, column: int, width: int) -> Span:
         source = self.lines[line] if line < len(self.lines) else ""
@@ -211,6 +214,8 @@ class _Builder:
     def refuse(self, event: yaml.Event | None, message: str, help: str = "") -> None:
         place = self.span(event) if event else Span(self.document.file)
         self.document.problems.append(place.problem(message, help=help))
+        if len(self.document.problems) >= MAX_PROBLEMS:
+            raise _Unreadable
 
     def stop(self, event: yaml.Event, message: str, help: str = "") -> None:
         self.refuse(event, message, help)
@@ -232,6 +237,9 @@ class _Builder:
             self.refuse(event, "YAML directives (`%...`) are not read in a recipe", "remove the line")
 
     def _take_node(self, event: yaml.NodeEvent) -> None:
+        self.values += 1
+        if self.values > MAX_VALUES:
+            self.stop(event, f"more than {MAX_VALUES:,} keys and values; this is no recipe")
         if isinstance(event, yaml.AliasEvent):
             self.refuse(event, f"aliases (`*{event.anchor}`) are not read in a recipe", "write the value out")
         elif event.anchor:
