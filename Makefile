@@ -47,5 +47,6 @@ live:  # symlinks under the import name, for type checkers
 	ln -sfn "$(CURDIR)/tuner/api/__init__.py" build/live/inlay/__init__.py
 
 benchmarks: $(VENV)/.ready-test  # the quickstart's bars; see also benchmarks/real_models.py and benchmarks/cuda.py
+	$(BIN)/inlay run quickstart --again > benchmarks/results/quickstart.txt
 	$(BIN)/python benchmarks/embedded_bars.py
 	$(BIN)/python benchmarks/tables.py

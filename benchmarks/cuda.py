@@ -1,4 +1,4 @@
-"""Everything that needs a CUDA device, in one run: the GPU tests, the quickstart, and the size and speed of a large base.
+"""Everything that needs a CUDA device, in one run: the GPU tests, the quickstart, and a large base's speed and memory.
 
     python benchmarks/cuda.py [--layers 32]
 

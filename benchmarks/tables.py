@@ -101,6 +101,12 @@ def embedded_bars() -> str:
     return "\n".join(lines)
 
 
+def quickstart() -> str:
+    """What `inlay run quickstart` printed when it was last measured."""
+    text = (HERE / "results" / "quickstart.txt").read_text(encoding="utf-8").rstrip()
+    return f"```console\n$ inlay run quickstart\n{text}\n```"
+
+
 def methods() -> str:
     """What each method is and can do, from the methods themselves."""
     heads = ("method", "what", "bases", "merges into the base", "activation checkpointing", "paper")
@@ -117,7 +123,7 @@ def load(name: str) -> list | dict:
     return json.loads((HERE / "results" / name).read_text(encoding="utf-8"))
 
 
-TABLES = {"real-models": real_models, "embedded-bars": embedded_bars, "methods": methods}
+TABLES = {"quickstart": quickstart, "real-models": real_models, "embedded-bars": embedded_bars, "methods": methods}
 
 
 if __name__ == "__main__":
