@@ -82,9 +82,8 @@ def _no_config_of_its_own(scorable: Scorable) -> Iterator[None]:
     """Hides the model's generation config, from which transformers fills in whatever a caller leaves open."""
     from transformers import GenerationConfig
 
-    modules = {scorable.model, scorable.inner}
-    own = {module: module.generation_config for module in modules}
-    for module in modules:
+    own = {m: m.generation_config for m in scorable.model.modules() if "generation_config" in vars(m)}
+    for module in own:  # an adapter's wrapper passes reading on to the model inside, but not writing
         module.generation_config = GenerationConfig()
     try:
         yield
