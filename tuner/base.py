@@ -176,6 +176,7 @@ def open_base(
         RequestError: the files do not hold this architecture's weights.
     """
     import torch
+    from transformers import GenerationConfig
 
     config = read_config(files)
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
@@ -189,6 +190,7 @@ def open_base(
             model, info = _auto_class(config).from_pretrained(
                 files.folder,
                 config=config,
+                generation_config=GenerationConfig(),  # the folder's own is never read
                 dtype=dtype,
                 attn_implementation=_attention(config, attention),
                 use_safetensors=True,
