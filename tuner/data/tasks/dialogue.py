@@ -38,7 +38,7 @@ class Dialogue(Task):
         messages = cast(list[dict], row["messages"])
         system = messages[:1] if messages[0]["role"] == "system" else []
         rest = messages[len(system) :]
-        starts = [i for i, message in enumerate(rest) if message["role"] == "user"]
+        last = max(i for i, message in enumerate(rest) if message["role"] == "assistant")
+        starts = [i for i, message in enumerate(rest[:last]) if message["role"] == "user"]
         first = starts[min(int((1 - share) * len(starts)), len(starts) - 1)]
-        kept = rest[first:]
-        return {**row, "messages": [*system, *kept]} if any(m["role"] == "assistant" for m in kept) else row
+        return {**row, "messages": [*system, *rest[first:]]}
