@@ -68,12 +68,16 @@ def check_prompt(task: type[Task], prompt: str) -> str | None:
     if task.default_prompt is None:
         return f"a {task.title} has no prompt template; its messages are the prompt"
     try:
-        fields = [name for _, name, _, _ in string.Formatter().parse(prompt) if name is not None]
+        parsed = [field for field in string.Formatter().parse(prompt) if field[1] is not None]
     except ValueError as error:
         return f"the template is malformed ({error}); write {{{{ for a literal brace"
+    fields = [str(name) for _, name, _, _ in parsed]
     unknown = [name for name in fields if name not in task.prompt_fields]
     if unknown:
         return f"unknown field `{{{unknown[0]}}}`; this task has {', '.join(f'`{{{n}}}`' for n in task.prompt_fields)}"
+    dressed = next((name for _, name, form, conversion in parsed if form or conversion), None)
+    if dressed:
+        return f"a field is put in as it is; write `{{{dressed}}}` alone"
     missing = [name for name in task.prompt_fields if name not in fields]
     return f"the template never uses `{{{missing[0]}}}`, so the model would not see it" if missing else None
 
