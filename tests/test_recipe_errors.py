@@ -121,3 +121,21 @@ def test_an_unknown_recipe_is_answered_with_the_nearest(given, words, tmp_path, 
 def test_a_folder_is_not_a_recipe(tmp_path):
     with pytest.raises(RequestError, match="a folder"):
         recipe.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path"),
+    [
+        ("max_steps: 5", "early_stopping_patience: 2\n  eval_stepz: 5", "train.eval_stepz"),
+        ("split: test", "decoding: {do_sample: yes, temperature: 0.7}", "eval.decoding.do_sample"),
+        ("data: embedded", "data: {train: rows.jsonl, draw: {test: 2}}", "task.data.draw.test"),
+        ("data: embedded", "data: {trian: rows.jsonl}", "task.data.trian"),
+        ("model: embedded", "model_name_or_path: gpt2\n  revision: main", "base.model_name_or_path"),
+        ("  type: summarization\n", "  labels: {a: b}\n  columns: {text: t}\n", "task.type"),
+        ("type: summarization", "tpye: summarization\n  labels: {a: b}", "task.tpye"),
+    ],
+)
+def test_one_mistake_does_not_raise_false_alarms_elsewhere(old, new, path, tmp_path):
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    (problem,) = mistakes(GOOD.replace(old, new), tmp_path)
+    assert problem.path == path

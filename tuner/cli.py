@@ -73,7 +73,7 @@ def _as_failure(error: Exception) -> Failure | None:
 def _tell(failure: Failure) -> None:
     print(failure, file=sys.stderr)
     if len(failure.problems) > 1:
-        print(f"note: {len(failure.problems)} mistakes, all found before anything was loaded", file=sys.stderr)
+        print(f"note: {len(failure.problems)} problems in all", file=sys.stderr)
 
 
 def _bug(error: Exception) -> str:

@@ -13,12 +13,20 @@ from inlay.tuner.recipe.yaml import KeyPath
 
 
 class Finding(NamedTuple):
-    """A rule that is broken. `name_of`: the value is an unknown name of this kind, to be answered with the nearest."""
+    """A rule that is broken.
+
+    Attributes:
+        path: where.
+        message, help: what, and what to write instead.
+        name_of: the value is an unknown name of this kind, to be answered with the nearest.
+        reads: other places that the rule looks at; while something is wrong there, it proves nothing.
+    """
 
     path: KeyPath
     message: str
     help: str = ""
     name_of: str = ""
+    reads: tuple[KeyPath, ...] = ()
 
 
 def findings(recipe: Recipe) -> Iterator[Finding]:
@@ -109,15 +117,16 @@ def _validation(recipe: Recipe) -> Iterator[Finding]:
     if wants and not _has(recipe, "validation"):
         message = f"`{wants[0]}` needs validation rows, and there are none"
         help = "name `task.data.validation`, or draw them: `draw: {validation: 0.1}` under `task.data`"
-        yield Finding(("train", wants[0]), message, help)
+        yield Finding(("train", wants[0]), message, help, reads=(("task", "data"),))
     if train.early_stopping_patience is not None and train.eval_steps is None:
         message = "`early_stopping_patience` counts validations, and `train.eval_steps` does not ask for any"
-        yield Finding(("train", "early_stopping_patience"), message, "add `eval_steps: 20`")
+        yield Finding(("train", "early_stopping_patience"), message, "add `eval_steps: 20`", reads=(("train",),))
     if train.early_stopping_metric is None:
         return
     if train.early_stopping_patience is None:
         message = "`early_stopping_metric` has no effect without `train.early_stopping_patience`"
-        yield Finding(("train", "early_stopping_metric"), message, "add `early_stopping_patience: 3`")
+        help = "add `early_stopping_patience: 3`"
+        yield Finding(("train", "early_stopping_metric"), message, help, reads=(("train",),))
     if train.early_stopping_metric not in ("loss", *metrics.names()):
         yield Finding(("train", "early_stopping_metric"), "", name_of="stopping metric")
 
@@ -126,7 +135,7 @@ def _evaluation(recipe: Recipe) -> Iterator[Finding]:
     if not _has(recipe, recipe.eval.split):
         split = recipe.eval.split
         help = f"name `task.data.{split}`, or draw them: `draw: {{{split}: 0.1}}` under `task.data`"
-        yield Finding(("eval", "split"), f"there are no {split} rows to measure on", help)
+        yield Finding(("eval", "split"), f"there are no {split} rows to measure on", help, reads=(("task", "data"),))
     for index, name in enumerate(recipe.eval.metrics or ()):
         if name not in metrics.names():
             yield Finding(("eval", "metrics", index), "", name_of="metric")
@@ -143,7 +152,7 @@ def _decoding(recipe: Recipe) -> Iterator[Finding]:
     for name, default in (("temperature", 1.0), ("top_p", 1.0), ("top_k", 0)):
         if getattr(decoding, name) != default:
             message = f"`{name}` has no effect: without `do_sample` the best token is taken"
-            yield Finding((*here, name), message, "add `do_sample: true`, or remove the line")
+            yield Finding((*here, name), message, "add `do_sample: true`, or remove the line", reads=(here,))
 
 
 _CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (

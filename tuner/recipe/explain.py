@@ -149,8 +149,8 @@ def nearest(word: str, known: list[str]) -> str:
     return close[0] if close else ""
 
 
-def problems(error: ValidationError, document: Document) -> list[tuple[KeyPath, Problem]]:
-    """One problem for each wrong place, with its path. A missing key is not told where a misspelt one explains it."""
+def problems(error: ValidationError, document: Document) -> list[Problem]:
+    """One problem for each wrong place. A missing key is not told where a misspelt one explains it."""
     adapter = document.value.get("adapter")
     words = Words(adapter.get("method") if isinstance(adapter, dict) else None)
     found: dict[KeyPath, Problem] = {}
@@ -177,7 +177,7 @@ def problems(error: ValidationError, document: Document) -> list[tuple[KeyPath, 
             meaning = words.schemas.get(path, {}).get("description", "")
             help = f"`{path[-1]}` is {meaning}" if meaning else ""
             found[path] = span.problem(f"`{dotted(path)}` is missing", path=dotted(path), help=help)
-    return list(found.items())
+    return list(found.values())
 
 
 def written_path(location: tuple[str | int, ...], value: Any) -> KeyPath:

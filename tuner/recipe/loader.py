@@ -21,11 +21,12 @@ from inlay.tuner.recipe.schema import Recipe
 from inlay.tuner.recipe.yaml import Document, KeyPath, dotted
 
 # Stands in for a required value that is missing or wrong, so that the rules about the others can still be checked.
+# Chosen so that no rule is broken by the stand-in itself.
 _STAND_INS: dict[KeyPath, Any] = {
     ("name",): "unnamed",
-    ("base", "model"): paths.EMBEDDED,
-    ("adapter", "method"): "lora",
-    ("task", "type"): "summarization",
+    ("base", "model"): "owner/name",
+    ("adapter", "method"): "none",
+    ("task", "type"): "unknown",
     ("task", "data"): paths.EMBEDDED,
 }
 
@@ -60,12 +61,12 @@ def parse(data: bytes, file: str, folder: Path, overrides: Sequence[str] = ()) -
     if not document.complete:
         raise RequestError(document.problems)
     apply(document, overrides)
-    recipe, wrong = _validate(document)
-    problems = [*document.problems, *wrong.values()]
+    recipe, problems, wrong = _validate(document)
+    problems = [*document.problems, *problems]
     located: dict[str, str] = {}
     if recipe is not None:
-        problems += itertools.islice(_broken_rules(recipe, document, set(wrong)), yaml.MAX_PROBLEMS)
-        located, misplaced = _locate(recipe, document, folder, set(wrong))
+        problems += itertools.islice(_broken_rules(recipe, document, wrong), yaml.MAX_PROBLEMS)
+        located, misplaced = _locate(recipe, document, folder, wrong)
         problems += misplaced
     if problems or recipe is None:
         raise RequestError(sorted(problems, key=lambda problem: (problem.line, problem.column)))
@@ -95,22 +96,26 @@ def _displayed(path: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def _validate(document: Document) -> tuple[Recipe | None, dict[KeyPath, Problem]]:
-    """The recipe, and what is wrong by path. What is wrong is left out, so that the rest can be checked as well."""
+def _validate(document: Document) -> tuple[Recipe | None, list[Problem], set[KeyPath]]:
+    """The recipe, its problems, and where they are. What is wrong is left out, so that the rest can be checked too."""
     value = copy.deepcopy(document.value)
     try:
-        return _model(value), {}
+        return _model(value), [], set()
     except ValidationError as error:
-        wrong = dict(explain.problems(error, document))
-        blamed = [explain.written_path(item["loc"], value) for item in error.errors(include_url=False)]
-    for path in blamed:
-        _remove(value, path)
+        problems = explain.problems(error, document)
+        mistakes = error.errors(include_url=False)
+    wrong = {tuple(item["loc"]) for item in mistakes if item["type"] == "missing"}
+    for item in mistakes:
+        if item["type"] != "missing":
+            path = explain.written_path(item["loc"], document.value)
+            wrong.add(path)
+            _remove(value, path)
     for path, stand_in in _STAND_INS.items():
         _supply(value, path, stand_in)
     try:
-        return _model(value), wrong
+        return _model(value), problems, wrong
     except ValidationError:
-        return None, wrong
+        return None, problems, wrong
 
 
 def _model(value: dict[str, Any]) -> Recipe:
@@ -137,14 +142,19 @@ def _supply(value: dict[str, Any], path: KeyPath, stand_in: object) -> None:
 
 def _broken_rules(recipe: Recipe, document: Document, wrong: set[KeyPath]) -> Iterator[Problem]:
     for finding in checks.findings(recipe):
-        if any(finding.path[: len(path)] == path or path[: len(finding.path)] == finding.path for path in wrong):
-            continue  # already told
+        if any(_overlap(path, place) for path in wrong for place in (finding.path, *finding.reads)):
+            continue  # what is wrong there is told already
         path = finding.path
         if finding.name_of:
             yield _unknown_name(recipe, finding, document)
         else:
             span = document.span(path, key=True)
             yield span.problem(finding.message, path=dotted(path), help=finding.help)
+
+
+def _overlap(one: KeyPath, other: KeyPath) -> bool:
+    """Whether one of the places holds the other."""
+    return all(left == right for left, right in zip(one, other, strict=False))
 
 
 def _unknown_name(recipe: Recipe, finding: checks.Finding, document: Document) -> Problem:
