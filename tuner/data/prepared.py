@@ -143,9 +143,7 @@ def source(recipe: Recipe) -> Source:
     draw = {split: share for split in ("validation", "test") if data.draw and (share := getattr(data.draw, split))}
     named = {split: name for split in ("train", "validation", "test") if (name := getattr(data, split))}
     if data.hub:
-        return Source(
-            hub=data.hub, names=named, config=data.config, revision=data.revision, draw=draw, max_rows=rows
-        )
+        return Source(hub=data.hub, names=named, config=data.config, revision=data.revision, draw=draw, max_rows=rows)
     shown = {split: recipe.written(f"task.data.{split}") or name for split, name in named.items()}
     files = {split: Path(name) for split, name in named.items()}
     return Source(files=files, shown=shown, draw=draw, max_rows=rows)
@@ -201,9 +199,7 @@ def _example_length(renderer: Renderer, example: Example, limits: Limits) -> int
     return prompt + max(answer, limits.new_tokens)
 
 
-def _fit(
-    recipe: Recipe, task: Task, row: Row, fits: Callable[[Values], bool], tally: _Tally
-) -> Values | None:
+def _fit(recipe: Recipe, task: Task, row: Row, fits: Callable[[Values], bool], tally: _Tally) -> Values | None:
     """The row, cut as little as needed where the recipe allows it; None where it does not fit."""
     if fits(row.values):
         tally.rows += 1
@@ -236,14 +232,16 @@ def _refuse_many_left_out(recipe: Recipe, limits: Limits, tallies: Mapping[str, 
         total = tally.rows + tally.left_out
         if tally.rows and tally.left_out <= recipe.task.max_left_out * total:
             continue
-        limit = limits.training if split == "train" else limits.context
+        training = split == "train"
+        shorter = "raise train.max_length" if training else "lower eval.decoding.max_new_tokens"
         problems.append(
             Problem(
-                f"{tally.left_out} of {total} {split} rows are longer than {limit} tokens (the longest has "
-                f"{tally.longest}); at most {recipe.task.max_left_out:.0%} may be left out",
-                path="train.max_length" if split == "train" else "task.max_left_out",
-                help="set task.truncate: true to cut their documents, raise train.max_length, "
-                "or accept it with task.max_left_out: 1"
+                f"{tally.left_out} of {total} {split} rows are longer than "
+                f"{limits.training if training else limits.context} tokens (the longest has {tally.longest}); "
+                f"at most {recipe.task.max_left_out:.0%} may be left out",
+                path="train.max_length" if training else "task.max_left_out",
+                help=f"set task.truncate: true to cut their documents, {shorter}, or accept it with "
+                "task.max_left_out: 1"
                 if tally.rows
                 else "no row fits; set task.truncate: true, or use a base with a longer context",
             )
