@@ -353,6 +353,8 @@ def _replace_by_float(model: nn.Module, names: Iterable[str], dtype: torch.dtype
         plain.bias = layer.bias
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, plain)
+    if all(type(module).__module__.partition(".")[0] != "bitsandbytes" for module in model.modules()):
+        model.is_quantized = False  # else Trainer refuses to train it
 
 
 def _bytes_in_memory(model: nn.Module) -> int:
