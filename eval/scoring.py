@@ -67,11 +67,11 @@ def observing(scorable: Scorable) -> Iterator[None]:
     import torch
 
     modes = {module: module.training for module in scorable.model.modules()}
-    scorable.model.eval()
-    training = [type(module).__name__ for module in scorable.model.modules() if module.training]
-    if training:
-        raise MeasurementError(f"{training[0]} stays in training mode, so scores would be random")
     try:
+        scorable.model.eval()
+        training = [type(module).__name__ for module in scorable.model.modules() if module.training]
+        if training:
+            raise MeasurementError(f"{training[0]} stays in training mode, so scores would be random")
         with torch.no_grad():
             yield
     finally:
