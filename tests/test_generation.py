@@ -1,4 +1,4 @@
-"""Generation: what is written depends on the prompt and the weights alone, not on batches, pads or files beside them."""
+"""Generation: what is written depends on prompt and weights alone, not on batches, pads or files beside them."""
 
 from __future__ import annotations
 
