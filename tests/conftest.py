@@ -29,6 +29,12 @@ def _refuse_network(event: str, arguments: tuple) -> None:
 sys.addaudithook(_refuse_network)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """All tests but those in tests/gpu compare numbers of the CPU, so they do not see a GPU that is there."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory):
     """A function (shape, **options of tiny.save) -> folder of that model; each is written once a session."""
