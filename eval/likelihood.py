@@ -85,7 +85,7 @@ def _nll(logits: torch.Tensor, ids: Ids) -> float:
     """Sum of the negative log-probabilities of `ids`, from logits (len(ids), vocabulary), in nats."""
     import torch
 
-    chosen = torch.tensor(ids, device=logits.device)[:, None]
+    chosen = torch.tensor(ids, dtype=torch.long, device=logits.device)[:, None]
     # Softmax in float32 as the model would; the sum in float64, so that its order does not matter.
     return float(-torch.log_softmax(logits.float(), -1).gather(-1, chosen).double().sum())
 
@@ -106,25 +106,21 @@ def _choose_causal(
     output = scorable.model(input_ids=ids, attention_mask=mask, use_cache=True, **own)
     cache, last = output.past_key_values, output.logits[:, -1]
     prepended = cache.get_seq_length() - ids.shape[1]
-    width = len(labels[0])
-    cache.batch_repeat_interleave(width)
-    flat = [label for row in labels for label in row]
+    owners, flat = _flat(labels)
+    sums = [_nll(last[i][None], label[:1]) for i, label in zip(owners, flat, strict=True)]
     if max(map(len, flat)) == 1:
-        return [[_nll(last[i][None], label) for label in row] for i, row in enumerate(labels)]
+        return _grouped(sums, labels)
+    cache.batch_select_indices(torch.tensor(owners, device=ids.device))
     inputs, label_mask = pad([label[:-1] or [scorable.pad_id] for label in flat], scorable.pad_id, scorable.device)
-    before = torch.cat([mask.new_ones(len(mask), prepended), mask], 1).repeat_interleave(width, 0)
+    before = torch.cat([mask.new_ones(len(mask), prepended), mask], 1)[owners]
     starts = before.sum(-1, keepdim=True)
     if _takes_positions(scorable):
         own = {"position_ids": starts + torch.arange(inputs.shape[1], device=starts.device)}
     logits = scorable.inner(
         input_ids=inputs, attention_mask=torch.cat([before, label_mask], 1), past_key_values=cache, **own
     ).logits
-    result = []
-    for i, row in enumerate(labels):
-        sums = [_nll(last[i][None], label[:1]) for label in row]
-        rest = [_nll(logits[i * width + j, : len(label) - 1], label[1:]) for j, label in enumerate(row)]
-        result.append([a + b for a, b in zip(sums, rest, strict=True)])
-    return result
+    rest = [_nll(row[: len(label) - 1], label[1:]) for row, label in zip(logits, flat, strict=True)]
+    return _grouped([a + b for a, b in zip(sums, rest, strict=True)], labels)
 
 
 def _choose_seq2seq(
@@ -135,16 +131,23 @@ def _choose_seq2seq(
 
     ids, mask = pad(prompts, scorable.pad_id, scorable.device)
     encoded = scorable.inner.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
-    width = len(labels[0])
-    flat = [label for row in labels for label in row]
+    owners, flat = _flat(labels)
     decoder, _ = pad([[scorable.start_id, *label[:-1]] for label in flat], scorable.pad_id, scorable.device)
     logits = scorable.model(
-        input_ids=ids.repeat_interleave(width, 0),
-        attention_mask=mask.repeat_interleave(width, 0),
-        encoder_outputs=BaseModelOutput(last_hidden_state=encoded.repeat_interleave(width, 0)),
+        input_ids=ids[owners],
+        attention_mask=mask[owners],
+        encoder_outputs=BaseModelOutput(last_hidden_state=encoded[owners]),
         decoder_input_ids=decoder,
     ).logits
-    return [
-        [_nll(logits[i * width + j, : len(label)], label) for j, label in enumerate(row)]
-        for i, row in enumerate(labels)
-    ]
+    return _grouped([_nll(row[: len(label)], label) for row, label in zip(logits, flat, strict=True)], labels)
+
+
+def _flat(labels: Sequence[Sequence[Ids]]) -> tuple[list[int], list[Ids]]:
+    """All labels in one list, and for each the prompt that it belongs to."""
+    return [i for i, row in enumerate(labels) for _ in row], [label for row in labels for label in row]
+
+
+def _grouped(sums: Sequence[float], labels: Sequence[Sequence[Ids]]) -> list[list[float]]:
+    """One list a prompt, from one sum a label."""
+    following = iter(sums)
+    return [[next(following) for _ in row] for row in labels]
