@@ -23,6 +23,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.asked = False
         self.deferred = False
+        self._number: int = signal.SIGINT
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> StopRequest:
@@ -34,12 +35,17 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    def stopped(self, message: str) -> Interrupted:
+        """The failure that the work ends with; its exit code names the signal that came."""
+        stop = Interrupted(message)
+        stop.exit_code = 128 + self._number
+        return stop
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._number = number
         if self.deferred and not self.asked:
             self.asked = True
             print("\nstopping after this step; once more to stop at once", file=sys.stderr)
             return
         self.asked = True
-        stop = Interrupted(f"stopped by {signal.Signals(number).name}")
-        stop.exit_code = 128 + number
-        raise stop
+        raise self.stopped(f"stopped by {signal.Signals(number).name}")
