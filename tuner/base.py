@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from inlay.adapters import Facts, Linear
 from inlay.tuner.model_files import ModelFiles
@@ -93,7 +93,8 @@ def read_config(files: ModelFiles) -> PreTrainedConfig:
                 help="a repository's own code is never run; use a model whose architecture transformers knows",
             )
         )
-    with explained(f"config.json of `{files.name}` is invalid", TypeError, ValueError, KeyError, AttributeError):
+    # Each architecture checks its own fields, with exceptions of every kind.
+    with explained(f"config.json of `{files.name}` is invalid", Exception):
         return CONFIG_MAPPING[model_type].from_dict(content)
 
 
@@ -105,7 +106,8 @@ def read_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    with explained(f"the tokenizer of `{files.name}` cannot be read", OSError, ValueError, KeyError, TypeError):
+    # The tokenizers library raises bare exceptions.
+    with explained(f"the tokenizer of `{files.name}` cannot be read", Exception):
         tokenizer = AutoTokenizer.from_pretrained(files.folder, trust_remote_code=False, local_files_only=True)
     if tokenizer.eos_token_id is None:
         raise RequestError(
@@ -122,7 +124,7 @@ def read_facts(config: PreTrainedConfig, bits: int) -> Facts:
     """Builds the model on the meta device (no memory, no weights) and reads its shape.
 
     Raises:
-        RequestError: the architecture is neither a causal nor a sequence-to-sequence language model.
+        RequestError: the architecture is no causal or sequence-to-sequence language model, or has no attention.
     """
     import torch
     from transformers.pytorch_utils import Conv1D
@@ -130,7 +132,15 @@ def read_facts(config: PreTrainedConfig, bits: int) -> Facts:
     with torch.device("meta"):
         model = _auto_class(config).from_config(config)
     text = config.get_text_config()
-    heads = text.num_attention_heads
+    heads = getattr(text, "num_attention_heads", None)
+    if not isinstance(heads, int):
+        raise RequestError(
+            Problem(
+                f"`{config.model_type}` is no transformer with one number of attention heads",
+                path="base.model",
+                help="use a model that writes text by attention alone, such as a Llama, Qwen, GPT-2, Gemma or T5",
+            )
+        )
     head = model.get_output_embeddings()
     linears = {}
     for name, module in model.named_modules():
@@ -147,13 +157,18 @@ def read_facts(config: PreTrainedConfig, bits: int) -> Facts:
         layers=getattr(text, "num_decoder_layers", None) or text.num_hidden_layers,
         kv_heads=getattr(text, "num_key_value_heads", None) or heads,
         head_dim=width,
-        context=None if config.model_type in SEQ2SEQ_WITHOUT_CONTEXT else text.max_position_embeddings,
+        context=None if config.model_type in SEQ2SEQ_WITHOUT_CONTEXT else _context(text),
         linears=linears,
         modules=frozenset(name for name, _ in model.named_modules()),
         parameters=sum(p.numel() for p in model.parameters()),
         tied=bool(config.tie_word_embeddings),
         bits=bits,
     )
+
+
+def _context(text: PreTrainedConfig) -> int | None:
+    """The longest sequence; None where nothing in the architecture limits it (ALiBi)."""
+    return getattr(text, "max_position_embeddings", None)
 
 
 def open_base(
@@ -176,8 +191,10 @@ def open_base(
         RequestError: the files do not hold this architecture's weights.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import GenerationConfig
 
+    unreadable = (ValueError, KeyError, OSError, ImportError, SafetensorError)
     config = read_config(files)
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     dtype = _compute_dtype(quantization, device)
@@ -186,7 +203,7 @@ def open_base(
         _import_bitsandbytes()
         arguments = {"quantization_config": _bitsandbytes_config(quantization, dtype), "device_map": {"": device}}
     try:
-        with explained(f"the weights of `{files.name}` cannot be loaded", ValueError, KeyError, OSError, ImportError):
+        with explained(f"the weights of `{files.name}` cannot be loaded", *unreadable):
             model, info = _auto_class(config).from_pretrained(
                 files.folder,
                 config=config,
@@ -194,6 +211,7 @@ def open_base(
                 dtype=dtype,
                 attn_implementation=_attention(config, attention),
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
                 trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
@@ -315,9 +333,9 @@ def _bitsandbytes_config(quantization: Quantization, dtype: torch.dtype):
     )
 
 
-def _refuse_random_weights(files: ModelFiles, info: dict[str, object]) -> None:
+def _refuse_random_weights(files: ModelFiles, info: Mapping[str, Any]) -> None:
     """transformers fills a missing weight with random numbers and warns; here it is an error."""
-    wrong = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in info.get(kind) or ())
+    wrong = sorted({*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])})
     if wrong:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise RequestError(
@@ -361,11 +379,19 @@ def _bytes_in_memory(model: nn.Module) -> int:
     """Parameters, buffers and quantization state, shared tensors counted once."""
     seen: dict[int, int] = {}
     for tensor in (*model.parameters(), *model.buffers()):
-        seen[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
-        state = getattr(tensor, "quant_state", None)
-        for part in (state.as_dict(packed=True).values() if state is not None else ()):
+        for part in (tensor, *_scales(tensor)):
             seen[part.data_ptr()] = part.numel() * part.element_size()
     return sum(seen.values())
+
+
+def _scales(weight: torch.Tensor) -> list[torch.Tensor]:
+    """What bitsandbytes keeps beside a quantized weight; nothing for any other tensor."""
+    state = getattr(weight, "quant_state", None)
+    parts = [getattr(weight, "SCB", None)]
+    if state is not None:
+        parts += [state.absmax, state.code]
+        parts += [state.offset, state.state2.absmax, state.state2.code] if state.nested else []
+    return [part for part in parts if part is not None]
 
 
 if find_spec("kernels") is not None and find_spec("bitsandbytes") is not None:
