@@ -20,7 +20,7 @@ from inlay.tuner.problems import MachineError, Problem, RequestError
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json")
 HASHED = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-CODE_KEYS = re.compile(r"auto_map|implementation|kernel|custom_|trust_remote|quantization_config")
+CODE_KEYS = re.compile(r"auto_map|implementation|kernels|kernel_config|custom_|trust_remote|quantization_config")
 LARGEST_HEADER_BYTES = 100 * 2**20
 
 
@@ -87,6 +87,7 @@ def _download(model: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
+        HFValidationError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
@@ -108,7 +109,7 @@ def _download(model: str, revision: str | None) -> Path:
         ) from None
     except RevisionNotFoundError:
         raise RequestError(Problem(f"`{model}` has no revision `{revision}`", path="base.revision")) from None
-    except RepositoryNotFoundError:
+    except (RepositoryNotFoundError, HFValidationError):
         raise RequestError(
             Problem(f"no model folder and no hub repository `{model}`", path="base.model", help="check the spelling")
         ) from None
@@ -122,6 +123,10 @@ def _download(model: str, revision: str | None) -> Path:
 def _checked(name: str, folder: Path, revision: str | None) -> ModelFiles:
     """Lists everything that is missing or broken in one error."""
     faults: list[str] = []
+    if (folder / "adapter_config.json").is_file():
+        faults.append(  # transformers would load the base that this file names, instead of this folder's weights
+            "it holds an adapter (adapter_config.json); base.model names a base, and `inlay eval` takes adapters"
+        )
     _check_config(folder, faults)
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         faults.append(f"no tokenizer (one of {', '.join(TOKENIZER_FILES)})")
@@ -144,7 +149,7 @@ def _check_config(folder: Path, faults: list[str]) -> None:
         return
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         faults.append(f"config.json is not JSON ({error})")
         return
     if not isinstance(content, dict) or not isinstance(content.get("model_type"), str):
@@ -157,21 +162,23 @@ def _check_config(folder: Path, faults: list[str]) -> None:
 
 
 def _weight_files(folder: Path, faults: list[str]) -> list[Path]:
+    single = folder / "model.safetensors"
+    if single.is_file():  # before an index, as transformers has it
+        return [single]
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         try:
             shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError):
+            outside = [name for name in shards if os.path.basename(name) != name]
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+            shards = []
+        if not shards:
             faults.append(f"{index.name} is broken")
             return []
-        outside = [name for name in shards if os.path.basename(name) != name]
         missing = [name for name in shards if not (folder / name).is_file()]
         faults += [f"{index.name} names a file outside the folder: {name}" for name in outside]
         faults += [f"weight file {name} is missing" for name in missing if name not in outside]
         return [folder / name for name in shards if name not in missing and name not in outside]
-    single = folder / "model.safetensors"
-    if single.is_file():
-        return [single]
     pickles = sorted(p.name for p in folder.glob("*.bin")) if folder.is_dir() else []
     if pickles:
         faults.append(
@@ -192,12 +199,11 @@ def _header_fault(path: Path) -> str | None:
             if size < 8 or length > min(size - 8, LARGEST_HEADER_BYTES):
                 return "truncated, or not a safetensors file"
             header = json.loads(file.read(length))
-        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        ends = [int(entry["data_offsets"][1]) for key, entry in header.items() if key != "__metadata__"]
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return "its header is broken"
-    if 8 + length + max(ends, default=0) != size:
-        return f"its header speaks of {8 + length + max(ends, default=0)} bytes, the file has {size}"
-    return None
+    expected = 8 + length + max(ends, default=0)
+    return None if expected == size else f"its header speaks of {expected} bytes, the file has {size}"
 
 
 def _without_code(config: object) -> object:
