@@ -12,7 +12,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from inlay.adapters import Adapted
+from inlay.eval import MeasurementError
 from inlay.tuner.data.prepared import TrainingRow
 from inlay.tuner.meter import PeakMemory
 from inlay.tuner.problems import AnswerNo, MachineError, Problem
@@ -58,11 +59,12 @@ class Trained:
 
 @dataclass
 class Seen:
-    """What has gone through the model so far."""
+    """What has gone through the model so far; `step_rows`: the ids of the rows of the step in hand."""
 
     rows: int = 0
     tokens: int = 0
     labels: int = 0
+    step_rows: list[str] = field(default_factory=list)
 
 
 class Listener:
@@ -99,7 +101,7 @@ def train(
         stop: ends training after the step in hand when asked.
 
     Raises:
-        AnswerNo: the loss or a gradient is not finite.
+        AnswerNo: the loss, a gradient or a validated number is not finite.
         MachineError: memory did not suffice.
     """
     seen = Seen()
@@ -171,6 +173,7 @@ class _Engine(Trainer):
         rows = [self.rows[i] for i in inputs["rows"].tolist()]
         if not math.isfinite(float(loss.detach())):
             raise _diverged("the loss", self.state.global_step + 1, [row.id for row in rows])
+        self.seen.step_rows += [row.id for row in rows]
         self.seen.rows += len(rows)
         self.seen.tokens += sum(len(row.ids) + len(row.source) for row in rows)
         self.seen.labels += sum(row.labels for row in rows)
@@ -200,18 +203,20 @@ class _Watch(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._begun = time.perf_counter()
+        self.seen.step_rows = []
 
     def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        for name, parameter in self.adapted.model.named_parameters():
-            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-                raise _diverged(f"the gradient of {name}", state.global_step + 1, [])
+        gradients = [p.grad for p in self.adapted.model.parameters() if p.grad is not None]
+        if not torch.nn.utils.get_total_norm(gradients).isfinite():
+            raise _diverged("the gradient", state.global_step + 1, self.seen.step_rows)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         self.seconds += time.perf_counter() - self._begun
         control.should_training_stop = control.should_training_stop or self.stop.asked
         if self.validation and (state.global_step % self.validation.every == 0 or state.global_step == state.max_steps):
-            self._validate(state.global_step, control)
+            self._validate(state, control)
             control.should_log = True
+        control.should_log = control.should_log or control.should_training_stop  # the last step is always logged
         loss = self.losses[-1] if self.losses else None
         self.listener.stepped(state.global_step, state.max_steps, loss, self.seen.tokens / self.seconds)
         return control
@@ -234,16 +239,24 @@ class _Watch(TrainerCallback):
         )
         self._measured = {}
 
-    def _validate(self, step: int, control: TrainerControl) -> None:
+    def _validate(self, state: TrainerState, control: TrainerControl) -> None:
         assert self.validation is not None
-        self._measured = dict(self.validation.measure())
+        step = state.global_step
+        try:
+            self._measured = dict(self.validation.measure())
+        except MeasurementError as error:
+            raise AnswerNo(f"the validation after step {step} could not be measured: {error}") from error
+        for name, number in self._measured.items():
+            if not math.isfinite(number):
+                raise _diverged(f"{name} on the validation rows", step, [])
         value = self._measured[self.validation.metric]
         sign = 1 if self.validation.higher_is_better else -1
         if self._best is None or sign * value > sign * self._best[0]:
             self._best = (value, step, self.adapted.state())
         patience = self.validation.patience
         if patience is not None and step - self._best[1] >= patience * self.validation.every:
-            self.stopped_early = control.should_training_stop = True
+            control.should_training_stop = True
+            self.stopped_early = step < state.max_steps
 
     def restore_best(self) -> int | None:
         """Puts the best validated weights back; the step they are from."""
@@ -263,7 +276,8 @@ def _arguments(options: Train, scratch: str, seed: int, learning_rate: float, de
         num_train_epochs=options.epochs or 1,
         learning_rate=learning_rate,
         lr_scheduler_type=options.lr_scheduler,
-        warmup_steps=options.warmup_ratio,
+        # Below 1 it is a share of the steps; from 1 on Trainer would read it as a number of them.
+        warmup_steps=min(options.warmup_ratio, math.nextafter(1, 0)),
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
         logging_steps=options.log_steps,
