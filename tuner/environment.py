@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import platform
+import re
 from importlib import metadata
 from pathlib import Path
 
 from inlay.tuner.records import Environment
 
+COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 PACKAGES = (
     "inlay",
     "torch",
@@ -55,13 +57,22 @@ def _processor() -> str:
 
 def _commit(folder: Path) -> str | None:
     """The checked-out commit of the git repository around `folder`; git itself is not run."""
-    for parent in (folder, *folder.parents):
-        head = parent / ".git" / "HEAD"
-        if not head.is_file():
-            continue
-        text = head.read_text().strip()
-        if not text.startswith("ref: "):
-            return text
-        reference = parent / ".git" / text.removeprefix("ref: ")
-        return reference.read_text().strip() if reference.is_file() else None
-    return None
+    git = next((parent / ".git" for parent in (folder, *folder.parents) if (parent / ".git").exists()), None)
+    if git is None:
+        return None
+    head = _read(git / "HEAD")
+    if not head.startswith("ref: "):
+        return _hash(head)
+    reference = head.removeprefix("ref: ").strip()
+    packed = (line.split() for line in _read(git / "packed-refs").splitlines())
+    known = {words[1]: words[0] for words in packed if len(words) == 2}
+    return _hash(_read(git / reference)) or _hash(known.get(reference, ""))
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _hash(text: str) -> str | None:
+    """`text` if it is a commit; whatever else stands in the file is not recorded."""
+    return text.strip() if COMMIT.fullmatch(text.strip()) else None
