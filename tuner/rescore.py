@@ -12,7 +12,7 @@ from inlay.tuner.console import Progressing, hushed
 from inlay.tuner.environment import describe
 from inlay.tuner.problems import Problem, RequestError, explained
 from inlay.tuner.recipe import Adapter, Recipe, load, recipe_hash, resolved_yaml
-from inlay.tuner.records import AdapterRecord, RunRecord
+from inlay.tuner.records import AdapterRecord, DataRecord, RunRecord
 from inlay.tuner.report import read_record, write_page
 from inlay.tuner.run import base_record, begin, labelled
 from inlay.tuner.run_directory import RunDirectory, free_path
@@ -48,14 +48,17 @@ def rescore(target: str, *, recipe: Recipe | None, base: str | None) -> Path:
         with labelled(folder, started, show):
             opened = setting.open_base()
             if run:
-                _refuse_other_base(read_record(run), opened)
+                known = read_record(run)
+                _refuse_other_base(known, opened)
+                _tell_other_data(known, setting.data.record, show)
             folder.update(
                 base=base_record(setting, opened), data=setting.data.record, environment=describe(opened.device)
             )
             adapted = _load(setting, opened, adapter)
             if adapter:
                 folder.update(adapter=_adapter_record(setting, adapted, adapter))
-            result = benchmark.measure(setting, opened, adapted, trained=adapter is not None, progress=show.step)
+            trained = adapter is not None and setting.method.trainable(setting.facts) > 0
+            result = benchmark.measure(setting, opened, adapted, trained=trained, progress=show.step)
             show.clear()
             folder.write_predictions(benchmark.predictions(setting, result))
             folder.update(
@@ -75,7 +78,8 @@ def _find(target: Path) -> tuple[Path | None, Path | None]:
             raise RequestError(Problem(f"the run `{target}` has no adapter yet", help="it was stopped before training"))
         return target, target / "adapter"
     if (target / "adapter_config.json").is_file():
-        return None, target
+        run = target.absolute().parent
+        return (run if (run / "run.json").is_file() else None), target
     return None, None
 
 
@@ -119,6 +123,14 @@ def _refuse_other_base(record: RunRecord, base: Base) -> None:
                 help="point base.model at the original files: --set base.model=FOLDER",
             )
         )
+
+
+def _tell_other_data(record: RunRecord, now: DataRecord, show: Progressing) -> None:
+    """Says which files are not those of the run; the new numbers are then not its own."""
+    before = {file.name: file.sha256 for file in record.data.inputs} if record.data else {}
+    for file in now.inputs:
+        if before.get(file.name, file.sha256) != file.sha256:
+            show.say(f"warning  {file.name} has changed since the run: these are not the rows that it was measured on")
 
 
 def _adapter_record(setting: Setting, adapted: Adapted, adapter: Path) -> AdapterRecord:
