@@ -52,7 +52,7 @@ def recipe(tmp_path):
         method: str = "lora",
     ) -> Recipe:
         write(tmp_path / "train.jsonl", training)
-        write(tmp_path / "test.jsonl", test or training[:1])
+        write(tmp_path / "test.jsonl", test or [dialogue(1) if task == "dialogue" else summary(1, "so", number=99)])
         (tmp_path / "recipe.yaml").write_text(RECIPE.format(task=task, model="embedded", method=method))
         return load(tmp_path / "recipe.yaml", [*overrides, f"base.model={model}"])
 
@@ -183,6 +183,15 @@ def test_duplicates_have_ids_of_their_own(recipe):
     assert ids[2:] == [f"{ids[0]}~2", f"{ids[0]}~3"]
 
 
+@pytest.mark.parametrize("context", [None, 256])
+def test_a_row_with_an_unknown_label_is_named(recipe, context):
+    training = [{"text": "a", "label": "repair"}, {"text": "b", "label": "delivery"}]
+    unknown = {"text": "c", "label": "repairs"}
+    known = prepared(recipe([*training, unknown], training, task="classification"))
+    with pytest.raises(RequestError, match=f"row {known.training[2].id}: the label 'repairs'"):
+        prepared(recipe(training, [unknown], task="classification"), context=context)
+
+
 def test_a_prompt_from_the_recipe_names_no_ids(recipe):
     """The id of a row is its content: another prompt, the same row."""
     first, second = (prepared(recipe([summary(2)], (), *more)) for more in ((), ("task.prompt=So, {document}:",)))
@@ -200,10 +209,11 @@ def test_s4_rows_used_recorded_and_a_prefix_has_its_room(recipe, tiny_models, sh
     """With virtual tokens, text and new tokens, no row outgrows a context of 256; without them the rows are the same
     for every method."""
     rows = [summary(words, number=words) for words in (3, 30, 49, 50, 51, 52, 90)]
+    tests = [{**row, "summary": "Anna writes"} for row in rows]
     options = ("task.truncate=true", "eval.decoding.max_new_tokens=40")
 
     def survey(method: str, *more: str) -> setting.Setting:
-        made = recipe(rows, rows, *options, *more, model=str(tiny_models(shape)), method=method)
+        made = recipe(rows, tests, *options, *more, model=str(tiny_models(shape)), method=method)
         return setting.survey(made)
 
     taken, longest = 30, 0

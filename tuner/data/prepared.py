@@ -157,14 +157,14 @@ def _fit_training(
     def render(values: Values, name: str) -> list[Rendered]:
         return [r for example in task.examples(values, name, training=True) for r in renderer.rows(example)]
 
-    def length(values: Values) -> int:
-        return max(max(len(r.ids), len(r.source)) for r in render(values, ""))
+    def length(values: Values, name: str) -> int:
+        return max(max(len(r.ids), len(r.source)) for r in render(values, name))
 
     for row in rows:
         name = tally.name(row)
-        values = _fit(recipe, task, row, lambda v: length(v) <= limit, tally)
+        values = _fit(recipe, task, row, lambda v, name=name: length(v, name) <= limit, tally)
         if values is None:
-            tally.longest = max(tally.longest, length(row.values))
+            tally.longest = max(tally.longest, length(row.values, name))
             continue
         made += [TrainingRow(name, r.ids, r.trained, r.source) for r in render(values, name)]
     tally.tokens = sum(len(row.ids) + len(row.source) for row in made)
@@ -176,14 +176,17 @@ def _fit_examples(
 ) -> tuple[Example, ...]:
     made: list[Example] = []
 
-    def length(values: Values) -> int:
-        return max(_example_length(renderer, e, limits) for e in task.examples(values, "", training=False))
+    def length(values: Values, name: str) -> int:
+        return max(_example_length(renderer, e, limits) for e in task.examples(values, name, training=False))
+
+    def fits(values: Values, name: str) -> bool:
+        return limits.context is None or length(values, name) <= limits.context
 
     for row in rows:
         name = tally.name(row)
-        values = _fit(recipe, task, row, lambda v: limits.context is None or length(v) <= limits.context, tally)
+        values = _fit(recipe, task, row, lambda v, name=name: fits(v, name), tally)
         if values is None:
-            tally.longest = max(tally.longest, length(row.values))
+            tally.longest = max(tally.longest, length(row.values, name))
             continue
         made += task.examples(values, name, training=False)
     tally.tokens = sum(_example_length(renderer, example, limits) for example in made)
