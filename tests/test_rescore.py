@@ -1,0 +1,130 @@
+"""`inlay eval`: an adapter is measured on the base it was trained on, whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import tiny_runs
+from safetensors.torch import load_file, save_file
+from tiny_runs import inlay, record
+
+
+@pytest.fixture(scope="module")
+def made(tiny_models, tmp_path_factory):
+    """A folder in which a run of LoRA is done."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        tiny_runs.world(folder, tiny_models("llama"))
+        path = tiny_runs.recipe(folder, "lora", "classification")
+        code, _, err = inlay("run", path.name, "--output", "done")
+        assert code == 0, err
+    return folder
+
+
+@pytest.fixture
+def inside(made, tmp_path, monkeypatch):
+    """A copy of that folder, as the current one."""
+    folder = shutil.copytree(made, tmp_path / "copy")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def refused(code_out_err) -> str:
+    code, out, err = code_out_err
+    assert (code, out) == (2, ""), err
+    assert err.count("error:") == 1
+    assert "Traceback" not in err
+    return err
+
+
+def renamed(folder):
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    name = sorted(tensors)[0]
+    tensors[f"{name}x"] = tensors.pop(name)
+    save_file(tensors, path)
+
+
+def other_rank(folder):
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "r": 2}))
+
+
+def other_method(folder):
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "peft_type": "PREFIX_TUNING"}))
+
+
+def broken(folder):
+    (folder / "adapter_model.safetensors").write_bytes(b"x" * 100)
+
+
+@pytest.mark.parametrize(
+    ("breaks", "words"),
+    [
+        (renamed, "1 missing"),
+        (other_rank, "trained with r = 2, but r = 4 is asked for"),
+        (other_method, "holds a PREFIX_TUNING adapter, not LORA"),
+        (broken, "damaged"),
+    ],
+)
+def test_s28_an_adapter_that_does_not_fit_is_refused(breaks, words, inside):
+    breaks(inside / "done" / "adapter")
+    assert words in refused(inlay("eval", "done"))
+    assert record(tiny_runs.newest(inside, "eval-"))["status"] == "failed"
+
+
+@pytest.mark.parametrize("target", ["done", "done/adapter"])
+def test_s29_another_base_of_the_same_shape_is_refused_with_both_hashes(target, inside, tiny_models):
+    trained_on = record(inside / "done")["base"]["sha256"][:12]
+    shutil.copy(tiny_models("llama", seed=5) / "model.safetensors", inside / "base" / "model.safetensors")
+    err = refused(inlay("eval", target, "--recipe", "classification-lora.yaml"))
+    assert "is not the one this adapter was trained on" in err
+    assert f"trained on {trained_on}" in err
+    assert err.count("sha256") == 1
+
+
+def test_an_adapter_in_a_folder_of_its_own_needs_a_recipe_and_gives_the_same_numbers(inside):
+    shutil.copytree(inside / "done" / "adapter", inside / "alone")
+    assert "--recipe" in refused(inlay("eval", "alone"))
+    code, _, err = inlay("eval", "alone", "--recipe", "classification-lora.yaml", "--base", "./base")
+    assert code == 0, err
+    assert record(tiny_runs.newest(inside, "eval-"))["metrics"] == record(inside / "done")["metrics"]
+
+
+def test_a_moved_run_still_evaluates(inside):
+    (inside / "kept").mkdir()
+    shutil.move(inside / "done", inside / "kept" / "moved")
+    code, _, err = inlay("eval", "kept/moved")
+    assert code == 0, err
+    first, second = record(inside / "kept" / "moved"), record(tiny_runs.newest(inside, "eval-"))
+    assert second["metrics"] == first["metrics"]
+    code, _, err = inlay("report", "kept/moved")
+    assert code == 0, err
+
+
+def test_f11_other_rows_than_the_run_had_are_told(inside):
+    path = inside / "classification-test.jsonl"
+    path.write_text(path.read_text().replace("day 30", "day 77"))
+    code, _, err = inlay("eval", "done")
+    assert code == 0
+    assert "classification-test.jsonl" in err
+    assert "changed" in err
+
+
+def test_another_metric_or_batch_size_of_a_run_may_be_asked_for(inside):
+    code, _, err = inlay("eval", "done", "--set", "eval.metrics=[accuracy]", "--set", "eval.batch_size=2")
+    assert code == 0, err
+    first, second = record(inside / "done"), record(tiny_runs.newest(inside, "eval-"))
+    assert second["metrics"]["tuned"] == {"accuracy": first["metrics"]["tuned"]["accuracy"]}
+    assert second["eval"]["batch_size"] == 2
+
+
+def test_x2_a_pickle_is_refused_unread(inside):
+    (inside / "base" / "model.safetensors").unlink()
+    (inside / "base" / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
+    assert "is never read" in refused(inlay("eval", "./base", "--recipe", "classification-lora.yaml"))
+    assert not (inside / "ran").exists()
