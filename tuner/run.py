@@ -88,7 +88,8 @@ def _work(setting: Setting, folder: RunDirectory, show: Progressing, stop: StopR
     )
     if stop.asked:
         assert trained is not None
-        raise stop.stopped(f"stopped after step {trained.steps}; the adapter of that step is in {folder.path}/adapter")
+        kept = trained.best_step or trained.steps
+        raise stop.stopped(f"stopped after step {trained.steps}; the adapter of step {kept} is in {folder.path}/adapter")
     result = benchmark.measure(setting, base, adapted, trained=bool(trainable), progress=show.step)
     folder.write_predictions(benchmark.predictions(setting, result))
     folder.update(eval=benchmark.eval_record(setting, base, result), metrics=benchmark.metric_records(result))
