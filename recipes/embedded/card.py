@@ -8,6 +8,7 @@ Every number on the card is counted or measured here: nothing is typed.
 import itertools
 import json
 import math
+import textwrap
 from pathlib import Path
 
 import torch
@@ -44,8 +45,12 @@ The held-out text is {held_out} documents of the same generator under indices th
 
 ## Corpus
 
-Written by `corpus.py` from a seed: {kinds}. People, products, towns and numbers are put together from pieces, so
-they are copied and not remembered. No text of other people is in it.
+Written by `corpus.py` from a seed:
+
+{kinds}.
+
+People, products, towns and numbers are put together from pieces, so they are copied and not remembered. No text of
+other people is in it.
 
 ## Made with
 
@@ -66,6 +71,11 @@ Apache-2.0, like the project.
 """
 
 
+def list_kinds() -> str:
+    """Returns the kinds of documents in lines that are read without scrolling."""
+    return textwrap.fill("; ".join(KINDS), 120)
+
+
 def held_out_nats(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, stratum: str) -> tuple[float, int, int]:
     """Returns the summed negative log-likelihood of held-out documents in nats, their bytes and their tokens."""
     nats, size, tokens = 0.0, 0, 0
@@ -84,6 +94,12 @@ def export() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(BUILD)
     LlamaForCausalLM.from_pretrained(BUILD, dtype=torch.bfloat16).save_pretrained(BASE)
     tokenizer.save_pretrained(BASE)
+    settings = BASE / "tokenizer_config.json"
+    kept = {key: value for key, value in json.loads(settings.read_text(encoding="utf-8")).items()
+            if key not in ("is_local", "local_files_only")} | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    settings.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    for file in BASE.iterdir():
+        file.chmod(0o644)  # safetensors are written for their owner alone, and a package keeps the mode
     return LlamaForCausalLM.from_pretrained(BASE, dtype=torch.float32).eval(), tokenizer
 
 
@@ -100,7 +116,7 @@ def main() -> None:
     (BASE / "README.md").write_text(CARD.format(
         parameters=model.num_parameters(), layers=shape.num_hidden_layers, hidden=shape.hidden_size,
         intermediate=shape.intermediate_size, heads=shape.num_attention_heads, key_heads=shape.num_key_value_heads,
-        context=CONTEXT, vocabulary=shape.vocab_size, end=END, pad=PAD, held_out=HELD_OUT, kinds=", ".join(KINDS),
+        context=CONTEXT, vocabulary=shape.vocab_size, end=END, pad=PAD, held_out=HELD_OUT, kinds=list_kinds(),
         megabytes=(BASE / "model.safetensors").stat().st_size / 1e6, tokens=state["tokens"], steps=state["step"],
         documents=state["documents"], minutes=state["minutes"], **measured), encoding="utf-8")
     print(json.dumps(measured | state))

@@ -1,8 +1,8 @@
 """The pretraining text: an endless, seeded stream of documents about one company's customer support.
 
 Document `index` of seed `seed` is the same on every machine and does not depend on the documents before it, so a run
-that was killed resumes at an index. Early documents are dense in repetition, because the circuit that copies a name
-from further up forms from such text first; fluent prose takes over later.
+that was killed resumes at an index. Early documents are dense in repetition and have short names, because the circuit
+that copies from further up forms from such text first; fluent prose and long names take over later.
 """
 
 import random
@@ -20,6 +20,10 @@ KINDS: dict[str, tuple[float, float]] = {
     "story": (2, 6), "letter and note": (2, 6), "messages": (2, 5), "shift report": (4, 6), "policy": (1, 5),
     "product page": (2, 5), "glossary": (3, 7), "small talk": (2, 4), "transcript": (1, 4), "diary and note": (2, 5),
 }
+
+
+# From this document on, names are made of three pieces. With two, a model learns which pairs exist and refuses others.
+LONG_NAMES_FROM = 50_000
 
 
 def joined(case: Case, *parts: str) -> str:
@@ -62,5 +66,5 @@ def documents(seed: int, start: int = 0, early: int = 0, stratum: str = "corpus"
         rng = random.Random(f"{seed}:{stratum}:{index}")
         late = min(1.0, index / early) if early else 1.0
         weights = [first * (1 - late) + last * late for first, last in KINDS.values()]
-        yield document(World(rng, stratum), rng.choices(kinds, weights)[0]).strip()
+        yield document(World(rng, stratum, index >= LONG_NAMES_FROM), rng.choices(kinds, weights)[0]).strip()
         index += 1

@@ -12,25 +12,12 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from world import (
-    BRAND_HEADS,
-    BRAND_TAILS,
-    FIRST_HEADS,
-    FIRST_TAILS,
-    LAST_HEADS,
-    LAST_TAILS,
-    TOWN_HEADS,
-    TOWN_TAILS,
-)
+from world import POOLS, STRATA, long_names
 
 DATA = Path(__file__).resolve().parent / "data"
 SPLITS = ("train", "validation", "test")
 GRAM, LIMIT = 8, 0.05
-POOLS = {
-    "first names": (FIRST_HEADS, FIRST_TAILS), "last names": (LAST_HEADS, LAST_TAILS),
-    "towns": (TOWN_HEADS, TOWN_TAILS), "brands": (BRAND_HEADS, BRAND_TAILS),
-}
-NAMES = {kind: {head + tail for head, tail in itertools.product(*pool)} for kind, pool in POOLS.items()}
+NAMES = {pool: {name for stratum in STRATA for name in long_names(pool, stratum)} for pool in POOLS}
 ALL_NAMES = set().union(*NAMES.values())
 
 

@@ -89,7 +89,7 @@ def summary(case: Case, channel: str) -> str:
         ("mail", False): "Writing about {order}, {mr} {verb} {house}: {agent} {acted} for the {product}; {next_noted}.",
         ("diary", True): "By phone {name} from {town} {verb} {house} on a {product}. {Acted} by the desk; "
                          "{next_noted}.",
-        ("diary", False): "{name}, {town}, {verb} {house} on the line: {product}. Desk {acted}; {next_noted}.",
+        ("diary", False): "Caller {name}, {town}, {verb} {house}: {product}. The desk {acted}; {next_noted}.",
     }[channel, is_fault(case)]
     words |= {"Next": capital(words["next_noted"]), "Acted": capital(words["acted"])}
     text = tidy(pattern.format_map(words))

@@ -40,34 +40,58 @@ def pieces(words: str) -> list[str]:
     return words.split()
 
 
-FIRST_HEADS = pieces(
-    "Al Bel Cor Da El Fa Gor Han Il Jo Kas Lu Mar Nel Or Pe Quin Ro Sel Tam Ul Vel Wan Yo Zel Bri Cla Dro Fen Gre Hil "
-    "Jas Kir Lor Min Nor Pas Rem Sti Tor")
-FIRST_TAILS = pieces("a ina ette ia isa ora elle ya ika anna o us ert en ick an or iel ard im")
-LAST_HEADS = pieces(
-    "Ack Bar Cald Dun Eld Far Gann Hart Ing Jen Kell Lang Mer Nash Oak Pend Quar Rad Sund Thorn Umb Var Wex Yar Zim "
-    "Black Crow Dray Fitz Gold Holl Kings Lind Mos North Pem Ros Stan Tull Whit")
-LAST_TAILS = pieces(
-    "man ford well sen son ley berg dale croft worth ham field wick er ing mond rick den stone more")
-TOWN_HEADS = pieces(
-    "Ash Birch Clay Deer East Fern Glen Hazel Iron Kirk Lake Moor New Otter Pine Raven Salt Stone Thistle Upper Wolf "
-    "Amber Bridge Cross Dove Elm Fox Green High Long")
-TOWN_TAILS = pieces("bury ton port mouth haven bridge by stead minster gate ford side brook ridge pool den")
+# What a name is made of: heads, middles, tails. Short names leave the middle out.
+POOLS: dict[str, tuple[list[str], list[str], list[str]]] = {
+    "first names": (
+        pieces("Al Bel Cor Da El Fa Gor Han Il Jo Kas Lu Mar Nel Or Pe Quin Ro Sel Tam Ul Vel Wan Yo Zel Bri Cla Dro "
+               "Fen Gre Hil Jas Kir Lor Min Nor Pas Rem Sti Tor"),
+        pieces("an or is en al ar il am on id"),
+        pieces("a ina ette ia isa ora elle ya ika anna o us ert en ick an or iel ard im")),
+    "last names": (
+        pieces("Ack Bar Cald Dun Eld Far Gann Hart Ing Jen Kell Lang Mer Nash Oak Pend Quar Rad Sund Thorn Umb Var "
+               "Wex Yar Zim Black Crow Dray Fitz Gold Holl Kings Lind Mos North Pem Ros Stan Tull Whit"),
+        pieces("ing ill is os am in all ow on el"),
+        pieces("man ford well sen son ley berg dale croft worth ham field wick er ing mond rick den stone more")),
+    "towns": (
+        pieces("Ash Birch Clay Deer East Fern Glen Hazel Iron Kirk Lake Moor New Otter Pine Raven Salt Stone Thistle "
+               "Upper Wolf Amber Bridge Cross Dove Elm Fox Green High Long"),
+        pieces("ham well field croft wick stone more man"),
+        pieces("bury ton port mouth haven bridge by stead minster gate ford side brook ridge pool den")),
+    "brands": (
+        pieces("Aero Bolt Cira Dyna Evo Flux Gala Hexa Inno Jet Kora Luma Mono Nova Opti Pola Quadra Rapi Sona Tera "
+               "Uni Volta Wavi Xeno Yuma Zeta Brio Cento Delta Fora"),
+        pieces("lux mix tron vex pro max dex pax"),
+        pieces("lux mix tron vex line star pro max dex lite form tec zon pax rio cell")),
+}
+WOMEN = tuple(POOLS["first names"][2][:10])
 STREET_HEADS = pieces(
     "Mill Church Station Garden Orchard River School Market Castle Forest Harbour King Queen Rose Well")
 STREET_TAILS = ("Lane", "Road", "Street", "Way", "Close", "Hill", "Square", "Row")
-BRAND_HEADS = pieces(
-    "Aero Bolt Cira Dyna Evo Flux Gala Hexa Inno Jet Kora Luma Mono Nova Opti Pola Quadra Rapi Sona Tera Uni Volta "
-    "Wavi Xeno Yuma Zeta Brio Cento Delta Fora")
-BRAND_TAILS = pieces("lux mix tron vex line star pro max dex lite form tec zon pax rio cell")
 
 
-def pair(rng: random.Random, heads: list[str], tails: list[str], stratum: str) -> str:
-    """Returns head + tail whose indices fall into the stratum."""
+def short_name(rng: random.Random, pool: str, stratum: str) -> str:
+    """Returns head + tail whose places in the pool fall into the stratum."""
+    heads, _, tails = POOLS[pool]
     while True:
         head, tail = rng.randrange(len(heads)), rng.randrange(len(tails))
         if (7 * head + 3 * tail + head // 10) % 10 in STRATA[stratum]:
             return heads[head] + tails[tail]
+
+
+def long_names(pool: str, stratum: str) -> list[str]:
+    """Returns every head + middle + tail of the pool that belongs to the stratum.
+
+    Any two pieces that stand side by side do so in every stratum, so a model cannot learn which names there are: a
+    name that it never saw is as likely as one that it saw, and only the text above tells which one is meant.
+    """
+    heads, middles, tails = POOLS[pool]
+    return [heads[head] + middles[middle] + tails[tail]
+            for head in range(len(heads)) for middle in range(len(middles)) for tail in range(len(tails))
+            if (head + 3 * middle + 7 * tail + head // 10 + tail // 10) % 10 in STRATA[stratum]
+            and middles[middle] != tails[tail]]
+
+
+LONG_NAMES = {(pool, stratum): long_names(pool, stratum) for pool in POOLS for stratum in STRATA}
 
 
 def order_number(rng: random.Random, stratum: str) -> str:
@@ -113,22 +137,27 @@ class Case:
 
 
 class World:
-    """Draws entities and cases of one stratum from one random generator."""
+    """Draws entities and cases of one stratum from one random generator, with short names or with long ones."""
 
-    def __init__(self, rng: random.Random, stratum: str) -> None:
-        self.rng, self.stratum = rng, stratum
+    def __init__(self, rng: random.Random, stratum: str, long: bool = True) -> None:
+        self.rng, self.stratum, self.long = rng, stratum, long
+
+    def name(self, pool: str) -> str:
+        if self.long:
+            return self.rng.choice(LONG_NAMES[pool, self.stratum])
+        return short_name(self.rng, pool, self.stratum)
 
     def first(self) -> str:
-        return pair(self.rng, FIRST_HEADS, FIRST_TAILS, self.stratum)
+        return self.name("first names")
 
     def last(self) -> str:
-        return pair(self.rng, LAST_HEADS, LAST_TAILS, self.stratum)
+        return self.name("last names")
 
     def town(self) -> str:
-        return pair(self.rng, TOWN_HEADS, TOWN_TAILS, self.stratum)
+        return self.name("towns")
 
     def brand(self) -> str:
-        return pair(self.rng, BRAND_HEADS, BRAND_TAILS, self.stratum)
+        return self.name("brands")
 
     def order(self) -> str:
         return order_number(self.rng, self.stratum)
@@ -145,7 +174,7 @@ class World:
     def person(self) -> dict[str, str]:
         """Returns a customer's names and pronouns; the first ten endings are women's, the others men's."""
         first, last = self.first(), self.last()
-        woman = any(first.endswith(tail) for tail in FIRST_TAILS[:10])
+        woman = first.endswith(WOMEN)
         title, they, them, their = ("Ms", "she", "her", "her") if woman else ("Mr", "he", "him", "his")
         return {"first": first, "last": last, "name": f"{first} {last}", "mr": f"{title} {last}", "they": they,
                 "them": them, "their": their, "town": self.town(), "street": self.street()}
