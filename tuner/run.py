@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+import inlay
 from inlay.adapters import Adapted
 from inlay.eval.likelihood import score_answers
 from inlay.eval.metrics import find as find_metric
@@ -16,7 +17,7 @@ from inlay.tuner import benchmark
 from inlay.tuner.base import Base
 from inlay.tuner.console import Progressing, hushed
 from inlay.tuner.environment import describe
-from inlay.tuner.problems import Failure, Interrupted, RequestError
+from inlay.tuner.problems import Failure, RequestError
 from inlay.tuner.recipe import Recipe, recipe_hash, resolved_yaml
 from inlay.tuner.records import AdapterRecord, BaseRecord, RunRecord, TrainRecord, TrainRow
 from inlay.tuner.report import read_record, write_page
@@ -44,19 +45,19 @@ def run(recipe: Recipe, *, output: Path | None, again: bool, command: str) -> Pa
     digest = recipe_hash(recipe)
     path, used = (output, []) if output else free_path(recipe.name, digest)
     show = Progressing()
-    done = _finished(used, digest) if not again else None
-    if done:
-        show.say(f"this recipe is done already; --again starts a new run ({done})")
-        return done
     with hushed(), StopRequest() as stop:
         setting = survey(recipe)
+        done = None if again else _finished(used, setting)
+        if done:
+            show.say(f"this recipe is done already, on the same data and base; --again starts a new run ({done})")
+            return done
         _announce(setting, show)
-        folder = RunDirectory.create(path, begin(recipe, digest, command), resolved_yaml(recipe))
+        folder = RunDirectory.create(path, begin(path, recipe, digest, command), resolved_yaml(recipe))
         with labelled(folder, started, show):
             _work(setting, folder, show, stop)
             show.clear()
             folder.update(status="complete", seconds=time.time() - started)
-            write_page(folder.path)
+        write_page(folder.path)
     return folder.path
 
 
@@ -67,35 +68,32 @@ def _work(setting: Setting, folder: RunDirectory, show: Progressing, stop: StopR
     folder.update(base=base_record(setting, base), data=setting.data.record, environment=describe(base.device))
     adapted = setting.method.attach(base.model, setting.facts, seed=recipe.seed)
     trainable = sum(p.numel() for p in adapted.model.parameters() if p.requires_grad)
-    total = setting.facts.parameters + (0 if setting.method.needs_float_weights else trainable)
-    show.say(f"adapter  {setting.method.title}: {trainable:,} of {total:,} weights train ({trainable / total:.2%})")
+    share = _share(setting, trainable)
+    show.say(f"adapter  {setting.method.title}: {trainable:,} weights train, {share:.2%} of all")
     trained = None
     if trainable:
         listener = _Telling(folder, show)
         stop.deferred = True
-        trained = _train(setting, base, adapted, listener, stop)
+        trained = _train(setting, base, adapted, listener, stop, folder.path)
         stop.deferred = False
     adapted.save(folder.path / "adapter")
     folder.update(
         train=_train_record(setting, trained) if trained else None,
-        adapter=AdapterRecord(
-            method=recipe.adapter.method,
-            options=recipe.adapter.options.model_dump(mode="json"),
-            trainable_parameters=trainable,
-            share=trainable / total,
-            bytes=sum(file.stat().st_size for file in (folder.path / "adapter").iterdir()),
-        ),
+        adapter=adapter_record(setting, trainable, folder.path / "adapter"),
     )
     if stop.asked:
         assert trained is not None
         kept = trained.best_step or trained.steps
-        raise stop.stopped(f"stopped after step {trained.steps}; the adapter of step {kept} is in {folder.path}/adapter")
+        where = f"{folder.path}/adapter"
+        raise stop.stopped(f"stopped after step {trained.steps}; the adapter of step {kept} is in {where}")
     result = benchmark.measure(setting, base, adapted, trained=bool(trainable), progress=show.step)
     folder.write_predictions(benchmark.predictions(setting, result))
-    folder.update(eval=benchmark.eval_record(setting, base, result), metrics=benchmark.metric_records(result))
+    folder.update(eval=benchmark.eval_record(setting, result), metrics=benchmark.metric_records(result))
 
 
-def _train(setting: Setting, base: Base, adapted: Adapted, listener: Listener, stop: StopRequest) -> Trained:
+def _train(
+    setting: Setting, base: Base, adapted: Adapted, listener: Listener, stop: StopRequest, folder: Path
+) -> Trained:
     return train(
         adapted,
         setting.data.training,
@@ -108,6 +106,7 @@ def _train(setting: Setting, base: Base, adapted: Adapted, listener: Listener, s
         validation=_validation(setting, base, adapted),
         listener=listener,
         stop=stop,
+        folder=folder,
     )
 
 
@@ -158,7 +157,7 @@ def labelled(folder: RunDirectory, started: float, show: Progressing) -> Iterato
         yield
     except BaseException as error:
         show.clear()
-        interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
+        interrupted = isinstance(error, KeyboardInterrupt)
         reason = error.problems[0].message if isinstance(error, Failure) else f"{type(error).__name__}: {error}"
         status = "interrupted" if interrupted else "failed"
         folder.update(status=status, reason=reason, seconds=time.time() - started)
@@ -166,20 +165,24 @@ def labelled(folder: RunDirectory, started: float, show: Progressing) -> Iterato
         raise
 
 
-def _finished(paths: list[Path], digest: str) -> Path | None:
-    """The newest complete run of this recipe among the folders."""
+def _finished(paths: list[Path], setting: Setting) -> Path | None:
+    """The newest complete run among the folders that had the same recipe, data, base and version of inlay."""
+    wanted = (recipe_hash(setting.recipe), setting.data.record.sha256, inlay.__version__)
     for path in reversed(paths):
         with contextlib.suppress(RequestError):
             record = read_record(path)
-            if record.status == "complete" and record.recipe_hash == digest:
+            if record.status != "complete" or not (record.data and record.base and record.environment):
+                continue
+            found = (record.recipe_hash, record.data.sha256, record.environment.versions["inlay"])
+            if found == wanted and record.base.sha256 == setting.files.sha256():
                 return path
     return None
 
 
-def begin(recipe: Recipe, digest: str, command: str) -> RunRecord:
+def begin(path: Path, recipe: Recipe, digest: str, command: str) -> RunRecord:
     """What run.json says before anything has happened."""
     return RunRecord(
-        id=f"{recipe.name}-{digest[:7]}",
+        id=path.name,
         name=recipe.name,
         task=recipe.task.type,
         status="running",
@@ -221,6 +224,23 @@ def base_record(setting: Setting, base: Base) -> BaseRecord:
         bytes=base.bytes,
         prompt_format=setting.renderer.prompt_format,
     )
+
+
+def adapter_record(setting: Setting, trainable: int, saved: Path) -> AdapterRecord:
+    """The adapter in the folder `saved` as run.json holds it."""
+    return AdapterRecord(
+        method=setting.recipe.adapter.method,
+        options=setting.recipe.adapter.options.model_dump(mode="json"),
+        trainable_parameters=trainable,
+        share=_share(setting, trainable),
+        bytes=sum(file.stat().st_size for file in saved.iterdir()),
+    )
+
+
+def _share(setting: Setting, trainable: int) -> float:
+    """Trainable weights among all, the adapter's own included."""
+    own = 0 if setting.method.needs_float_weights else trainable
+    return trainable / (setting.facts.parameters + own)
 
 
 def _train_record(setting: Setting, trained: Trained) -> TrainRecord:
