@@ -1,5 +1,5 @@
 # `make quickstart` and `make test` create .venv when it is missing and install what they need.
-# TORCH_INDEX: another index for torch, e.g. https://download.pytorch.org/whl/cu130 or .../whl/cpu
+# TORCH_INDEX: another index for torch in a new .venv (`make clean` first), e.g. https://download.pytorch.org/whl/cu130 or .../whl/cpu
 VENV ?= .venv
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -7,7 +7,7 @@ TORCH_INDEX ?=
 BIN = $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: quickstart test test-all lint benchmarks clean
+.PHONY: quickstart test test-all lint benchmarks clean live
 
 quickstart: $(VENV)/.ready
 	$(BIN)/inlay run quickstart
@@ -47,6 +47,7 @@ live:  # symlinks under the import name, for type checkers
 	ln -sfn "$(CURDIR)/tuner/api/__init__.py" build/live/inlay/__init__.py
 
 benchmarks: $(VENV)/.ready-test  # the quickstart's bars; see also benchmarks/real_models.py and benchmarks/cuda.py
+	mkdir -p benchmarks/results
 	$(BIN)/inlay run quickstart --again > benchmarks/results/quickstart.txt
 	$(BIN)/python benchmarks/embedded_bars.py
 	$(BIN)/python benchmarks/tables.py

@@ -33,7 +33,6 @@ class Linear:
 
     in_features: int
     out_features: int
-    bias: bool
 
 
 @dataclass(frozen=True)

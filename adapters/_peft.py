@@ -67,8 +67,8 @@ class PeftAdapted(Adapted):
     def __init__(self, model: PeftModel, own: tuple[str, ...]) -> None:
         self.model = model
         self._own = own
-        # Prompt learning puts its keys into a new cache at every call, so a filled cache continues in the base.
-        self.inner = model.get_base_model() if model.active_peft_config.is_prompt_learning else model
+        # Layers of an adapter stand inside the base; what prompt learning prepends is in the cache by then.
+        self.inner = model.get_base_model()
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 import inlay
+from inlay.tuner.recipe import Recipe
 
 HERE = Path(__file__).resolve().parent
 METHODS = ("lora", "prefix", "bottleneck")
@@ -40,7 +41,7 @@ def main() -> None:
         quickstart = record(inlay.run("quickstart", output=Path(scratch) / "quickstart"))
         base = write_base(Path(scratch) / "base", layers)
         rows = write_rows(Path(scratch))
-        large = [record(inlay.run(*large_run(base, rows, Path(scratch), method))) for method in METHODS]
+        large = [record(inlay.run(large_recipe(base, rows, Path(scratch), method))) for method in METHODS]
     result = {
         "device": torch.cuda.get_device_name(0),
         "gpu_tests": {"exit_code": tests.returncode, "last_line": (tests.stdout.splitlines() or [""])[-1]},
@@ -101,8 +102,8 @@ def write_rows(folder: Path) -> Path:
     return path
 
 
-def large_run(base: Path, rows: Path, scratch: Path, method: str) -> tuple:
-    """Arguments of `inlay.run` for 20 steps of 8 rows on the large base."""
+def large_recipe(base: Path, rows: Path, scratch: Path, method: str) -> Recipe:
+    """The recipe of 20 steps of 8 rows on the large base."""
     recipe = scratch / f"large-{method}.yaml"
     recipe.write_text(
         f"name: large-{method}\nbase: {{model: base}}\nadapter: {{method: {method}}}\n"
@@ -111,7 +112,7 @@ def large_run(base: Path, rows: Path, scratch: Path, method: str) -> tuple:
         "eval: {metrics: [perplexity, rouge], decoding: {max_new_tokens: 16}}\n",
         encoding="utf-8",
     )
-    return (inlay.load_recipe(recipe, [f"base.model={base}", f"task.data.train={rows}", f"task.data.test={rows}"]),)
+    return inlay.load_recipe(recipe, [f"base.model={base}", f"task.data.train={rows}", f"task.data.test={rows}"])
 
 
 if __name__ == "__main__":

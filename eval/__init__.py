@@ -8,7 +8,7 @@ by likelihood; a `Choice` is answered by the likelihood of its labels. `score` r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["system", "user", "assistant", "prompt"]
@@ -32,6 +32,11 @@ class Reply:
     turns: tuple[Turn, ...]
     references: tuple[str, ...]
 
+    @property
+    def answer(self) -> str:
+        """The expected answer."""
+        return self.references[0]
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -41,6 +46,11 @@ class Choice:
     turns: tuple[Turn, ...]
     labels: tuple[str, ...]
     gold: int
+
+    @property
+    def answer(self) -> str:
+        """The expected answer."""
+        return self.labels[self.gold]
 
 
 Example = Reply | Choice
@@ -151,7 +161,6 @@ class Report:
     seconds: float
     decoding: str
     batch_size: int
-    extra: Mapping[str, float] = field(default_factory=dict)
 
 
 class MeasurementError(ValueError):

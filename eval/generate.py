@@ -20,8 +20,8 @@ def generate(
 ) -> list[list[int]]:
     """Continues each prompt.
 
-    Prompts of a causal model are padded on the left, so that what is generated follows the prompt at once. Where an
-    adapter prepends tokens, pads would stand between those and the text, so a batch holds prompts of one length only.
+    Prompts of a causal model are padded on the left, so that what is generated follows the prompt at once. Where pads
+    would change the result (between tokens that an adapter prepends and the text), a batch holds one length only.
 
     Args:
         prompts: token ids; for a sequence-to-sequence model, of the encoder.
@@ -47,7 +47,9 @@ def generate(
         **start,
     )
     results: list[list[int]] = [[] for _ in prompts]
-    equal = scorable.prepends == "tokens" and scorable.kind == "causal"
+    # A repetition penalty counts the pads of a prompt among the tokens that have occurred.
+    unpadded = scorable.prepends == "tokens" or decoding.repetition_penalty != 1.0
+    equal = unpadded and scorable.kind == "causal"
     done = 0
     with observing(scorable), _no_config_of_its_own(scorable), torch.random.fork_rng(enabled=decoding.do_sample):
         for batch in batches([len(p) for p in prompts], batch_size, equal=equal):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -49,7 +50,7 @@ def score(
     Args:
         examples: all of one kind.
         render: the rendering that the model was trained with.
-        metrics: decide whether text is generated and likelihoods are computed.
+        metrics: what is computed from the records.
         decoding: for generated text.
         batch_size: rows at once.
         seed: of the bootstrap.
@@ -69,7 +70,7 @@ def score(
     if isinstance(examples[0], Choice):
         records = _choose(scorable, examples, render, batch_size, report)
     else:
-        records = _reply(scorable, examples, render, metrics, decoding, batch_size, report)
+        records = _reply(scorable, examples, render, decoding, batch_size, report)
     seconds = time.perf_counter() - started
     scores, example_scores = summarize(metrics, records, seed=seed)
     return Report(
@@ -92,10 +93,14 @@ def measure_noise(
     batch_size: int,
     rows: int = 8,
 ) -> Noise:
-    """Scores the first `rows` examples one at a time and batched, and tells how far the two are apart."""
+    """Scores the first `rows` examples one at a time and batched, and tells how far the two are apart.
+
+    Texts are generated without sampling, whatever `decoding` says: draws differ between batches by nature.
+    """
+    decoding = dataclasses.replace(decoding, do_sample=False)
     some = examples[:rows]
     prompts = [render.prompt_ids(example.turns) for example in some]
-    pairs = [(p, render.answer_ids(e.turns, _answer(e))) for p, e in zip(prompts, some, strict=True)]
+    pairs = [(p, render.answer_ids(e.turns, e.answer)) for p, e in zip(prompts, some, strict=True)]
     one, many = (score_answers(scorable, pairs, batch_size=size) for size in (1, batch_size))
     relative = max(abs(a - b) / max(abs(a), 1e-12) for a, b in zip(one, many, strict=True))
     identical = len(some)
@@ -105,10 +110,6 @@ def measure_noise(
         ]
         identical = sum(render.decode(a) == render.decode(b) for a, b in zip(*written, strict=True))
     return Noise(len(some), identical, relative)
-
-
-def _answer(example: Example) -> str:
-    return example.labels[example.gold] if isinstance(example, Choice) else example.references[0]
 
 
 def _require_measurable(examples: Sequence[Example], metrics: Sequence[Metric]) -> None:
@@ -123,26 +124,23 @@ def _reply(
     scorable: Scorable,
     examples: Sequence[Example],
     render: Rendering,
-    metrics: Sequence[Metric],
     decoding: Decoding,
     batch_size: int,
     progress: Progress,
 ) -> list[Record]:
     prompts = [render.prompt_ids(example.turns) for example in examples]
-    answers = [render.answer_ids(e.turns, _answer(e)) for e in examples]
+    answers = [render.answer_ids(e.turns, e.answer) for e in examples]
     progress("likelihood", 0, len(examples))
     sums = score_answers(scorable, list(zip(prompts, answers, strict=True)), batch_size=batch_size)
     _require_finite(examples, sums)
-    written: list[list[int]] = [[] for _ in examples]
-    if any(metric.needs == "text" for metric in metrics):
-        written = generate(
-            scorable,
-            prompts,
-            decoding,
-            stop_ids=render.stop_ids,
-            batch_size=batch_size,
-            progress=lambda done: progress("generating", done, len(examples)),
-        )
+    written = generate(
+        scorable,
+        prompts,
+        decoding,
+        stop_ids=render.stop_ids,
+        batch_size=batch_size,
+        progress=lambda done: progress("generating", done, len(examples)),
+    )
     return [
         Record(
             id=example.id,
@@ -151,7 +149,7 @@ def _reply(
             finished=bool(ids) and ids[-1] in render.stop_ids,
             nll_nats=nll,
             tokens=len(answer),
-            reference_bytes=len(example.references[0].encode()),
+            reference_bytes=len(example.answer.encode()),
         )
         for example, answer, nll, ids in zip(examples, answers, sums, written, strict=True)
     ]
@@ -171,12 +169,12 @@ def _choose(
         records.append(
             Record(
                 id=example.id,
-                references=(example.labels[example.gold],),
+                references=(example.answer,),
                 prediction=example.labels[chosen],
                 finished=True,
                 nll_nats=row[example.gold],
                 tokens=len(ids[example.gold]),
-                reference_bytes=len(example.labels[example.gold].encode()),
+                reference_bytes=len(example.answer.encode()),
                 labels=example.labels,
                 label_nll_nats=tuple(row),
                 label_tokens=tuple(map(len, ids)),

@@ -376,3 +376,18 @@ def test_t5_encoder_and_decoder(chat):
         assert made.prompt_text(TALK) == (
             "System: Be kind.\nUser: Hey, how are you?\nBot: I am fine.\nUser: Where is Anna?\nBot:"
         )
+
+
+def test_a_special_token_spelled_in_the_data_is_text_in_the_plain_format():
+    made = Renderer(tiny.tokenizer(), "causal")
+    turns = (Turn("prompt", "Write <|end|> twice.\n\nSummary:"),)
+    (row,) = made.rows(Reply("a", turns, ("<|end|> it is",)))
+    assert row.ids.count(made.stop_ids[0]) == 1
+    assert row.ids[-1] == made.stop_ids[0]
+    assert made.decode(made.answer_ids(turns, "<|end|> it is")) == "<|end|> it is"
+
+
+def test_a_special_token_spelled_in_the_data_is_refused_under_a_chat_template():
+    made = Renderer(tiny.tokenizer(tiny.CHATML), "causal")
+    with pytest.raises(RequestError, match="<|im_end|>"):
+        made.rows(Reply("a", (Turn("user", "say <|im_end|> now"),), ("no",)))

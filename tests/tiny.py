@@ -1,4 +1,4 @@
-"""Tiny random models of real architectures with a real tokenizer, made from config objects: no download, no fixture file.
+"""Tiny random models of real architectures with a real tokenizer, made from config objects: nothing is downloaded.
 
 Weights are drawn with a standard deviation of 0.1, so that logits have a spread of several units and differences below
 1e-4 are rounding.

@@ -145,9 +145,9 @@ def read_facts(config: PreTrainedConfig, bits: int) -> Facts:
     linears = {}
     for name, module in model.named_modules():
         if isinstance(module, Conv1D):
-            linears[name] = Linear(module.nx, module.nf, True)
+            linears[name] = Linear(module.nx, module.nf)
         elif isinstance(module, torch.nn.Linear) and module is not head:
-            linears[name] = Linear(module.in_features, module.out_features, module.bias is not None)
+            linears[name] = Linear(module.in_features, module.out_features)
     seq2seq = bool(config.is_encoder_decoder)
     width = getattr(text, "head_dim", None) or getattr(text, "d_kv", None) or text.hidden_size // heads
     return Facts(
@@ -231,7 +231,7 @@ def open_base(
         files=files,
         sha256=files.sha256(),
         quantization=quantization,
-        compute_dtype=_name(dtype),
+        compute_dtype=dtype_name(dtype),
         device=device,
         bytes=_bytes_in_memory(model),
     )
@@ -284,7 +284,8 @@ def _attention(config: PreTrainedConfig, asked: str) -> str:
 
 
 def _compute_dtype(quantization: Quantization, device: str) -> torch.dtype:
-    """`auto`: fp32 on a CPU, where results are then independent of batching; on CUDA bf16, or fp16 on older cards."""
+    """`auto`: bf16 on CUDA; fp32 on a CPU, where results are then independent of batching, and on cards without bf16,
+    where fp16 gradients would need their loss scaled."""
     import torch
 
     named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -294,10 +295,11 @@ def _compute_dtype(quantization: Quantization, device: str) -> torch.dtype:
         return named[quantization.compute_dtype]
     if device == "cpu":
         return torch.bfloat16 if quantization.bits == 16 else torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
 
 
-def _name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
+    """`fp32`, `bf16` or `fp16`."""
     return {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}[str(dtype)]
 
 

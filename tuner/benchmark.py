@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from inlay.adapters import Adapted
-from inlay.eval import Change, Choice, Example, MeasurementError, Report, Score
+from inlay.eval import Change, Example, MeasurementError, Report, Score
 from inlay.eval.score import Noise, Progress, measure_noise, score
 from inlay.eval.scoring import Scorable
 from inlay.eval.statistics import compare
-from inlay.tuner.base import Base
+from inlay.tuner.base import Base, dtype_name
 from inlay.tuner.meter import PeakMemory
 from inlay.tuner.problems import AnswerNo, MachineError
 from inlay.tuner.records import ChangeRecord, EvalRecord, Metrics, NoiseRecord, Prediction, ScoreRecord
@@ -31,6 +31,7 @@ class Benchmark:
     noise: Noise
     seconds: float
     peak_bytes: int
+    dtype: str
 
 
 def measure(setting: Setting, base: Base, adapted: Adapted, *, trained: bool, progress: Progress) -> Benchmark:
@@ -65,7 +66,9 @@ def measure(setting: Setting, base: Base, adapted: Adapted, *, trained: bool, pr
         first = str(error).splitlines()[0]
         help = f"set eval.batch_size: {size // 2 or 1}"
         raise MachineError(f"out of memory in the benchmark: {first}", help=help) from error
-    return Benchmark(tuned, plain, change, noise, time.perf_counter() - started, peak.bytes)
+    # Of the logits: full fine-tuning computes in fp32 on a base that was loaded for bf16.
+    dtype = dtype_name(own.inner.get_output_embeddings().weight.dtype)
+    return Benchmark(tuned, plain, change, noise, time.perf_counter() - started, peak.bytes, dtype)
 
 
 def scorable(setting: Setting, base: Base, adapted: Adapted) -> Scorable:
@@ -75,8 +78,7 @@ def scorable(setting: Setting, base: Base, adapted: Adapted) -> Scorable:
 
 def answer_pair(setting: Setting, example: Example) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Token ids of an example's prompt and of its expected answer."""
-    answer = example.labels[example.gold] if isinstance(example, Choice) else example.references[0]
-    return setting.renderer.prompt_ids(example.turns), setting.renderer.answer_ids(example.turns, answer)
+    return setting.renderer.prompt_ids(example.turns), setting.renderer.answer_ids(example.turns, example.answer)
 
 
 def _score(setting: Setting, model: Scorable, progress: Progress) -> Report:
@@ -101,7 +103,7 @@ def metric_records(result: Benchmark) -> Metrics:
     )
 
 
-def eval_record(setting: Setting, base: Base, result: Benchmark) -> EvalRecord:
+def eval_record(setting: Setting, result: Benchmark) -> EvalRecord:
     """How the benchmark was made, as run.json holds it."""
     reports = [report for report in (result.tuned, result.base) if report]
     labels, tokens, confusion = _confusion(reports[0])
@@ -114,9 +116,10 @@ def eval_record(setting: Setting, base: Base, result: Benchmark) -> EvalRecord:
         language=setting.language,
         seconds=result.seconds,
         peak_bytes=result.peak_bytes,
-        noise=NoiseRecord(**dataclasses.asdict(result.noise), dtype=base.compute_dtype),
+        noise=NoiseRecord(**dataclasses.asdict(result.noise), dtype=result.dtype),
         labels=labels,
         label_tokens=tokens,
+        per_token_accuracy=_per_token_accuracy(reports[0]) if labels else None,
         confusion=confusion,
     )
 
@@ -139,6 +142,7 @@ def predictions(setting: Setting, result: Benchmark) -> list[Prediction]:
                 base_finished=old.finished,
                 scores={name: values[i] for name, values in tuned.example_scores.items()},
                 base_scores={name: values[i] for name, values in result.base.example_scores.items()},
+                label_nll_nats=list(new.label_nll_nats),
             )
         )
     return lines
@@ -146,6 +150,15 @@ def predictions(setting: Setting, result: Benchmark) -> list[Prediction]:
 
 def _score_records(scores: Mapping[str, Score]) -> dict[str, ScoreRecord]:
     return {name: ScoreRecord(**dataclasses.asdict(score)) for name, score in scores.items()}
+
+
+def _per_token_accuracy(report: Report) -> float:
+    """Accuracy in % if a label's likelihood were taken per token, so that long labels are not at a disadvantage."""
+    right = 0
+    for record in report.records:
+        means = [nll / n for nll, n in zip(record.label_nll_nats, record.label_tokens, strict=True)]
+        right += means.index(min(means)) == record.gold
+    return 100 * right / len(report.records)
 
 
 def _confusion(report: Report) -> tuple[list[str], list[int], list[list[int]]]:

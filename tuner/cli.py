@@ -1,7 +1,7 @@
 """The command line: parses, calls, prints. stdout holds the answer, stderr progress and mistakes.
 
 Exit codes: 0 done as asked; 1 the answer is no; 2 the request is wrong; 3 this machine cannot; 4 a bug of inlay's;
-130 interrupted. Nothing heavy is imported here: each verb imports what it needs when it runs.
+130 interrupted (143 by SIGTERM). Nothing heavy is imported here: each verb imports what it needs when it runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from inlay.tuner.problems import Failure, MachineError, Problem, RequestError
+from inlay.tuner.problems import Failure, Interrupted, MachineError, Problem, RequestError
 
 _DEFAULT_TASK = "summarization"
 
@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        code = stop.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
@@ -174,14 +177,11 @@ def _eval(options: argparse.Namespace) -> None:
 
     target = options.target
     run = listing.run_named(target)
-    source = options.recipe or (run / "recipe.yaml" if run and options.overrides else None)
-    if options.overrides and source is None:
-        raise RequestError("`--set` changes a recipe, and there is none", help="name one with `--recipe`")
-    loaded = recipe.load(source, options.overrides) if source else None
+    loaded = recipe.load(options.recipe, options.overrides) if options.recipe else None
 
     from inlay.tuner.rescore import rescore
 
-    _show(rescore(str(run or target), recipe=loaded, base=options.base))
+    _show(rescore(str(run or target), recipe=loaded, overrides=options.overrides, base=options.base))
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from inlay.tuner.problems import Problem, RequestError
-
-RUNS = Path("runs")
+from inlay.tuner.run_directory import RUNS
 
 _GAP = "  "
 

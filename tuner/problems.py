@@ -4,7 +4,7 @@
      +- RequestError   2    the recipe, the data or the arguments are wrong
      +- AnswerNo       1    the work was done or stopped and the answer is no: diverged, not measurable
      +- MachineError   3    this machine cannot: out of memory, disk full, a library is missing
-     +- Interrupted  130    stopped by a signal
+    Interrupted      130    stopped by a signal (143 by SIGTERM)
 
 Anything else that escapes is a bug of inlay's (exit code 4).
 """
@@ -88,10 +88,12 @@ class MachineError(Failure):
     exit_code = 3
 
 
-class Interrupted(Failure):
-    """Stopped by a signal; what was done so far is on disk and labelled."""
+class Interrupted(KeyboardInterrupt):
+    """Stopped by a signal; what was done so far is on disk and labelled. No library's `except Exception` catches it."""
 
-    exit_code = 130
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)
 
 
 @contextlib.contextmanager

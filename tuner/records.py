@@ -1,4 +1,4 @@
-"""What a run leaves on disk: the schema of `run.json`, and the run directory.
+"""What a run leaves on disk: the schemas of `run.json`, `predictions.jsonl` and `train.jsonl`.
 
 Everything here is plain data: a page, a comparison or another tool reads these files and needs no model.
 """
@@ -50,9 +50,12 @@ class AdapterRecord(_Part):
 
 class DataRecord(_Part):
     """The data of the run. `rows`, `left_out` and `tokens` are per split; `rows_sha256` covers the ids of used rows.
-    `first_row` is the first training row as the model sees it: pieces of text, and whether they are trained on."""
+    `revision` is the commit of a hub dataset. `first_row` is the first training row as the model sees it: pieces of
+    text, and whether they are trained on.
+    """
 
     inputs: list[InputFile]
+    revision: str | None = None
     sha256: str
     rows_sha256: str
     rows: dict[str, int]
@@ -119,7 +122,10 @@ class Metrics(_Part):
 
 
 class EvalRecord(_Part):
-    """How the benchmark was made. `confusion` counts [gold][chosen] for the tuned model, in the order of `labels`."""
+    """How the benchmark was made. `confusion` counts [gold][chosen] for the tuned model, in the order of `labels`.
+
+    `per_token_accuracy`, in %: had each label's log-likelihood been divided by its number of tokens.
+    """
 
     split: str
     rows: int
@@ -132,11 +138,12 @@ class EvalRecord(_Part):
     noise: NoiseRecord | None
     labels: list[str]
     label_tokens: list[int]
+    per_token_accuracy: float | None = None
     confusion: list[list[int]]
 
 
 class Environment(_Part):
-    """Where it ran. `versions` by package, `git` the commit of the recipe's folder, `cpu_flags` those that matter."""
+    """Where it ran. `versions` by package; `git`: the commit of the repository that the command was given in."""
 
     python: str
     versions: dict[str, str]
@@ -170,7 +177,10 @@ class RunRecord(_Part):
 
 
 class Prediction(_Part):
-    """One line of `predictions.jsonl`. `scores` and `base_scores`: per-example value of each metric that has one."""
+    """One line of `predictions.jsonl`. `scores` and `base_scores`: per-example value of each metric that has one.
+
+    `label_nll_nats`: for a choice, the tuned model's summed negative log-likelihood of each label.
+    """
 
     id: str
     prompt: str
@@ -181,6 +191,7 @@ class Prediction(_Part):
     base_finished: bool
     scores: dict[str, float]
     base_scores: dict[str, float]
+    label_nll_nats: list[float] = []
 
 
 class TrainRow(_Part):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from inlay.adapters import Adapted, names
@@ -12,20 +13,21 @@ from inlay.tuner.console import Progressing, hushed
 from inlay.tuner.environment import describe
 from inlay.tuner.problems import Problem, RequestError, explained
 from inlay.tuner.recipe import Adapter, Recipe, load, recipe_hash, resolved_yaml
-from inlay.tuner.records import AdapterRecord, DataRecord, RunRecord
+from inlay.tuner.records import DataRecord, RunRecord
 from inlay.tuner.report import read_record, write_page
-from inlay.tuner.run import base_record, begin, labelled
+from inlay.tuner.run import adapter_record, base_record, begin, labelled
 from inlay.tuner.run_directory import RunDirectory, free_path
 from inlay.tuner.setting import Setting, survey
 from inlay.tuner.signals import StopRequest
 
 
-def rescore(target: str, *, recipe: Recipe | None, base: str | None) -> Path:
+def rescore(target: str, *, recipe: Recipe | str | Path | None, overrides: Sequence[str], base: str | None) -> Path:
     """Benchmarks `target` and writes a run folder without training.
 
     Args:
         target: a run's folder; an adapter's folder; or a model, by folder or hub id.
         recipe: data, metrics and decoding; a run brings its own.
+        overrides: each `dotted.path=value`, for a recipe that is not loaded yet.
         base: the base that an adapter belongs to, where `target` is an adapter and the recipe names another.
 
     Returns:
@@ -37,14 +39,14 @@ def rescore(target: str, *, recipe: Recipe | None, base: str | None) -> Path:
     started = time.time()
     show = Progressing()
     run, adapter = _find(Path(target))
-    if recipe is None:
-        recipe = _own_recipe(run, target)
+    if not isinstance(recipe, Recipe):
+        recipe = load(recipe, overrides) if recipe else _own_recipe(run, target, overrides)
     recipe = _with_base(recipe, base) if adapter else _without_adapter(_with_base(recipe, target))
     with hushed(), StopRequest():
         setting = survey(recipe, (recipe.eval.split,))
         digest = recipe_hash(recipe)
         path, _ = free_path(f"eval-{recipe.name}", digest)
-        folder = RunDirectory.create(path, begin(recipe, digest, f"inlay eval {target}"), resolved_yaml(recipe))
+        folder = RunDirectory.create(path, begin(path, recipe, digest, f"inlay eval {target}"), resolved_yaml(recipe))
         with labelled(folder, started, show):
             opened = setting.open_base()
             if run:
@@ -56,13 +58,13 @@ def rescore(target: str, *, recipe: Recipe | None, base: str | None) -> Path:
             )
             adapted = _load(setting, opened, adapter)
             if adapter:
-                folder.update(adapter=_adapter_record(setting, adapted, adapter))
+                folder.update(adapter=adapter_record(setting, setting.method.trainable(setting.facts), adapter))
             trained = adapter is not None and setting.method.trainable(setting.facts) > 0
             result = benchmark.measure(setting, opened, adapted, trained=trained, progress=show.step)
             show.clear()
             folder.write_predictions(benchmark.predictions(setting, result))
             folder.update(
-                eval=benchmark.eval_record(setting, opened, result),
+                eval=benchmark.eval_record(setting, result),
                 metrics=benchmark.metric_records(result),
                 status="complete",
                 seconds=time.time() - started,
@@ -83,19 +85,20 @@ def _find(target: Path) -> tuple[Path | None, Path | None]:
     return None, None
 
 
-def _own_recipe(run: Path | None, target: str) -> Recipe:
+def _own_recipe(run: Path | None, target: str, overrides: Sequence[str]) -> Recipe:
     if run is None:
         raise RequestError(
             f"`{target}` is not a run, so it brings no recipe", help="say what to measure with --recipe RECIPE"
         )
-    return load(run / "recipe.yaml")
+    # inlay wrote this file itself, from paths that the user had given on the command line.
+    return load(run / "recipe.yaml", overrides, anywhere=True)
 
 
 def _with_base(recipe: Recipe, model: str | None) -> Recipe:
     """The recipe on another base."""
     if model is None:
         return recipe
-    return recipe.model_copy(update={"base": recipe.base.model_copy(update={"model": model, "revision": None})})
+    return recipe.on_base(model)
 
 
 def _without_adapter(recipe: Recipe) -> Recipe:
@@ -131,15 +134,3 @@ def _tell_other_data(record: RunRecord, now: DataRecord, show: Progressing) -> N
     for file in now.inputs:
         if before.get(file.name, file.sha256) != file.sha256:
             show.say(f"warning  {file.name} has changed since the run: these are not the rows that it was measured on")
-
-
-def _adapter_record(setting: Setting, adapted: Adapted, adapter: Path) -> AdapterRecord:
-    trainable = setting.method.trainable(setting.facts)
-    total = setting.facts.parameters + (0 if setting.method.needs_float_weights else trainable)
-    return AdapterRecord(
-        method=setting.recipe.adapter.method,
-        options=setting.recipe.adapter.options.model_dump(mode="json"),
-        trainable_parameters=trainable,
-        share=trainable / total,
-        bytes=sum(file.stat().st_size for file in adapter.iterdir()),
-    )

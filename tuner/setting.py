@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from inlay import adapters
 from inlay.adapters import Facts, Method, Training
-from inlay.eval import Choice, Decoding
+from inlay.eval import Decoding
 from inlay.eval import metrics as metric_folder
 from inlay.eval.language import detect_language
 from inlay.eval.metrics import Metric
@@ -18,7 +19,7 @@ from inlay.tuner.data import tasks
 from inlay.tuner.data.prepared import Limits, Prepared, prepare
 from inlay.tuner.data.rendering import Renderer
 from inlay.tuner.model_files import ModelFiles, locate
-from inlay.tuner.problems import Problem, RequestError
+from inlay.tuner.problems import MachineError, Problem, RequestError
 from inlay.tuner.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def survey(recipe: Recipe, splits: Sequence[str] | None = None) -> Setting:
     data = prepare(recipe, task, renderer, limits, wanted)
     language = recipe.eval.language
     if language == "auto":
-        language = detect_language([_reference(example) for example in data.examples[recipe.eval.split]])
+        language = detect_language([example.answer for example in data.examples[recipe.eval.split]])
     names = recipe.eval.metrics or task.metrics
     return Setting(
         recipe=recipe,
@@ -105,10 +106,6 @@ def survey(recipe: Recipe, splits: Sequence[str] | None = None) -> Setting:
         language=language,
         decoding=decoding,
     )
-
-
-def _reference(example: object) -> str:
-    return example.labels[example.gold] if isinstance(example, Choice) else example.references[0]
 
 
 def _splits(recipe: Recipe) -> tuple[str, ...]:
@@ -125,6 +122,13 @@ def _refuse_misfit(recipe: Recipe, method: Method, facts: Facts) -> None:
     reason = method.refusal(facts, training)
     if reason:
         raise RequestError(Problem(reason, path="adapter"))
+    if facts.kind == "seq2seq" and recipe.train.loss_on == "all":
+        message = "train.loss_on: all has no meaning here: an encoder's tokens are read, not predicted"
+        raise RequestError(Problem(message, path="train.loss_on", help="remove the line"))
+    for tracker in recipe.train.report_to:
+        if find_spec(tracker) is None:
+            help = f'pip install "inlay[{tracker}]"'
+            raise MachineError(f"train.report_to names {tracker}, which is not installed", help=help)
     context, asked = facts.context, recipe.train.max_length
     if context is not None and asked is not None and asked > context - method.prepended:
         taken = f", of which the adapter takes {method.prepended}" if method.prepended else ""

@@ -37,9 +37,7 @@ class StopRequest:
 
     def stopped(self, message: str) -> Interrupted:
         """The failure that the work ends with; its exit code names the signal that came."""
-        stop = Interrupted(message)
-        stop.exit_code = 128 + self._number
-        return stop
+        return Interrupted(message, 128 + self._number)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._number = number

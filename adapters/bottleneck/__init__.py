@@ -156,7 +156,7 @@ class Bottleneck(Method):
         return None
 
     def trainable(self, facts: Facts) -> int:
-        residual = Linear(facts.hidden, facts.hidden, bias=False)
+        residual = Linear(facts.hidden, facts.hidden)
         size, total = self.options.bottleneck_size, 0
         for name in self.targets(facts):
             layer = facts.linears.get(name, residual)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from inlay.tuner.recipe import Recipe
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "load_recipe", "report", "run", "schema"]
+__all__ = ["doctor", "evaluate", "init", "load_recipe", "ls", "report", "run", "schema"]
 
 
 def run(
@@ -61,7 +61,7 @@ def evaluate(
         target: a run's folder, an adapter's folder, or a model.
         recipe: data, metrics and decoding; a run's own by default.
         base: the base that an adapter belongs on.
-        overrides: each `dotted.path=value`, for a recipe that is named.
+        overrides: each `dotted.path=value`, for the recipe that is named, or a run's own.
 
     Returns:
         The folder that holds the result.
@@ -69,11 +69,11 @@ def evaluate(
     Raises:
         inlay.tuner.problems.Failure: its subclass and its problems say what went wrong.
     """
-    loaded = None if recipe is None else _recipe(recipe, overrides)
-
+    from inlay.tuner.listing import run_named
     from inlay.tuner.rescore import rescore
 
-    return rescore(str(target), recipe=loaded, base=base)
+    loaded = None if recipe is None else _recipe(recipe, overrides)
+    return rescore(str(run_named(str(target)) or target), recipe=loaded, overrides=overrides, base=base)
 
 
 def report(run: str | Path) -> Path:
@@ -85,9 +85,10 @@ def report(run: str | Path) -> Path:
     Raises:
         inlay.tuner.problems.RequestError: `run` is not a run.
     """
+    from inlay.tuner.listing import find_run
     from inlay.tuner.report import write_page
 
-    return write_page(Path(run))
+    return write_page(find_run(str(run)))
 
 
 def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -99,6 +100,27 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
     from inlay.tuner.recipe import load
 
     return load(path_or_name, overrides)
+
+
+def ls(topic: str | None = None) -> str:
+    """What there is: `methods`, `tasks`, `metrics`, `recipes` or `runs`; all but the runs where no topic is named."""
+    from inlay.tuner.listing import listing
+
+    return listing(topic)
+
+
+def init(task: str = "summarization") -> str:
+    """A commented recipe to start from, as YAML."""
+    from inlay.tuner.recipe import starter
+
+    return starter(task, f"{task}.yaml")
+
+
+def doctor() -> tuple[str, bool]:
+    """What works on this machine and how to get the rest, and whether all that is needed is there."""
+    from inlay.tuner.doctor import examine
+
+    return examine()
 
 
 def schema() -> dict[str, Any]:

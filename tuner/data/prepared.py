@@ -6,17 +6,20 @@ out, counted and told; and where more than a small share would be left out, the 
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from inlay.eval import Choice, Example
 from inlay.tuner.data.columns import Columns
 from inlay.tuner.data.formats import Row
-from inlay.tuner.data.rendering import Rendered, Renderer
+from inlay.tuner.data.rendering import Renderer
 from inlay.tuner.data.sources import Source, open_splits
 from inlay.tuner.data.tasks import Task
 from inlay.tuner.problems import Problem, RequestError
@@ -25,6 +28,7 @@ from inlay.tuner.records import DataRecord, InputFile
 
 Values = Mapping[str, object]
 HALVINGS = 12
+PROBLEMS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,15 @@ class TrainingRow:
     def labels(self) -> int:
         """Tokens that the loss is summed over; a causal model never predicts its first token."""
         return sum(self.trained if self.source else self.trained[1:])
+
+
+Made = TypeVar("Made")
+
+
+class Make(Protocol[Made]):
+    """From a row's values and name to what is kept of it, and its length in tokens."""
+
+    def __call__(self, values: Values, name: str) -> tuple[list[Made], int]: ...
 
 
 @dataclass(frozen=True)
@@ -112,6 +125,7 @@ def prepare(recipe: Recipe, task: Task, renderer: Renderer, limits: Limits, spli
     ids = [row.id for row in training] + [example.id for found in examples.values() for example in found]
     record = DataRecord(
         inputs=opened.inputs,
+        revision=opened.commit,
         sha256=_hash_inputs(opened.inputs),
         rows_sha256=hashlib.sha256("\n".join(ids).encode()).hexdigest(),
         rows={split: tally.rows for split, tally in tallies.items()},
@@ -152,21 +166,12 @@ def source(recipe: Recipe) -> Source:
 def _fit_training(
     recipe: Recipe, task: Task, renderer: Renderer, limit: int, rows: Sequence[Row], tally: _Tally
 ) -> list[TrainingRow]:
-    made: list[TrainingRow] = []
+    def make(values: Values, name: str) -> tuple[list[TrainingRow], int]:
+        rendered = [r for example in task.examples(values, name, training=True) for r in renderer.rows(example)]
+        length = max(max(len(r.ids), len(r.source)) for r in rendered)
+        return [TrainingRow(name, r.ids, r.trained, r.source) for r in rendered], length
 
-    def render(values: Values, name: str) -> list[Rendered]:
-        return [r for example in task.examples(values, name, training=True) for r in renderer.rows(example)]
-
-    def length(values: Values, name: str) -> int:
-        return max(max(len(r.ids), len(r.source)) for r in render(values, name))
-
-    for row in rows:
-        name = tally.name(row)
-        values = _fit(recipe, task, row, lambda v, name=name: length(v, name) <= limit, tally)
-        if values is None:
-            tally.longest = max(tally.longest, length(row.values, name))
-            continue
-        made += [TrainingRow(name, r.ids, r.trained, r.source) for r in render(values, name)]
+    made = _fit_all(recipe, task, rows, make, limit, tally)
     tally.tokens = sum(len(row.ids) + len(row.source) for row in made)
     return made
 
@@ -174,56 +179,83 @@ def _fit_training(
 def _fit_examples(
     recipe: Recipe, task: Task, renderer: Renderer, limits: Limits, rows: Sequence[Row], tally: _Tally
 ) -> tuple[Example, ...]:
-    made: list[Example] = []
+    def make(values: Values, name: str) -> tuple[list[Example], int]:
+        examples = task.examples(values, name, training=False)
+        return examples, max(_example_length(renderer, example, limits) for example in examples)
 
-    def length(values: Values, name: str) -> int:
-        return max(_example_length(renderer, e, limits) for e in task.examples(values, name, training=False))
-
-    def fits(values: Values, name: str) -> bool:
-        return limits.context is None or length(values, name) <= limits.context
-
-    for row in rows:
-        name = tally.name(row)
-        values = _fit(recipe, task, row, lambda v, name=name: fits(v, name), tally)
-        if values is None:
-            tally.longest = max(tally.longest, length(row.values, name))
-            continue
-        made += task.examples(values, name, training=False)
+    made = _fit_all(recipe, task, rows, make, limits.context, tally)
     tally.tokens = sum(_example_length(renderer, example, limits) for example in made)
     return tuple(made)
 
 
 def _example_length(renderer: Renderer, example: Example, limits: Limits) -> int:
-    """Tokens of the prompt and of the longest thing that stands behind it in the benchmark."""
+    """Tokens of the prompt and of the longest thing that stands behind it in the benchmark.
+
+    An encoder's prompt and a decoder's answer do not share a context: there, the longer of the two.
+    """
     prompt = len(renderer.prompt_ids(example.turns))
     if isinstance(example, Choice):
-        return prompt + max(len(renderer.answer_ids(example.turns, label)) for label in example.labels)
-    answer = len(renderer.answer_ids(example.turns, example.references[0]))
-    return prompt + max(answer, limits.new_tokens)
+        behind = max(len(renderer.answer_ids(example.turns, label)) for label in example.labels)
+    else:
+        behind = max(len(renderer.answer_ids(example.turns, example.answer)), limits.new_tokens)
+    return max(prompt, behind) if renderer.kind == "seq2seq" else prompt + behind
 
 
-def _fit(recipe: Recipe, task: Task, row: Row, fits: Callable[[Values], bool], tally: _Tally) -> Values | None:
-    """The row, cut as little as needed where the recipe allows it; None where it does not fit."""
-    if fits(row.values):
+def _fit_all(
+    recipe: Recipe,
+    task: Task,
+    rows: Sequence[Row],
+    make: Make[Made],
+    limit: int | None,
+    tally: _Tally,
+) -> list[Made]:
+    """What `make` makes of each row that fits, cut as little as needed where the recipe allows it.
+
+    Args:
+        make: renders one row.
+        limit: longest that fits, in tokens; None where everything does.
+
+    Raises:
+        RequestError: rows that cannot be rendered, each with its file and line: the first few, then a count.
+    """
+    kept: list[Made] = []
+    problems: list[Problem] = []
+    for row in rows:
+        name = tally.name(row)
+        try:
+            made, length = make(row.values, name)
+            tally.longest = max(tally.longest, length)
+            if limit is not None and length > limit:
+                shorten = functools.partial(make, name=name)
+                cut = _cut(task, row.values, shorten, limit) if recipe.task.truncate else None
+                if cut is None:
+                    tally.left_out += 1
+                    continue
+                made = cut
+                tally.cut += 1
+        except RequestError as failure:
+            problems += [dataclasses.replace(p, file=row.file, line=row.line) for p in failure.problems]
+            continue
         tally.rows += 1
-        return row.values
-    best = _cut(task, row.values, fits) if recipe.task.truncate else None
-    if best is None:
-        tally.left_out += 1
-        return None
-    tally.rows += 1
-    tally.cut += 1
-    return best
+        kept += made
+    if len(problems) > PROBLEMS_SHOWN:
+        more = Problem(f"{len(problems) - PROBLEMS_SHOWN} more rows like these", file=problems[0].file)
+        problems = [*problems[:PROBLEMS_SHOWN], more]
+    if problems:
+        raise RequestError(problems)
+    return kept
 
 
-def _cut(task: Task, values: Values, fits: Callable[[Values], bool]) -> Values | None:
-    """The longest cut of the row that fits, found by halving the share that is kept."""
+def _cut(
+    task: Task, values: Values, make: Callable[[Values], tuple[list[Made], int]], limit: int
+) -> list[Made] | None:
+    """What is made of the longest cut of the row that fits, found by halving the share that is kept."""
     low, high, best = 0.0, 1.0, None
     for _ in range(HALVINGS):
         share = (low + high) / 2
-        candidate = task.cut(values, share)
-        if fits(candidate):
-            low, best = share, candidate
+        made, length = make(task.cut(values, share))
+        if length <= limit:
+            low, best = share, made
         else:
             high = share
     return best

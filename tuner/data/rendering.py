@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from inlay.eval import Choice, Example, Turn
+from inlay.eval import Example, Turn
 from inlay.tuner.problems import Problem, RequestError
 
 if TYPE_CHECKING:
@@ -72,18 +72,20 @@ class Renderer:
         self.tokenizer = tokenizer
         self.kind = kind
         self.loss_on = loss_on
-        self.prompt_format = "chat template" if tokenizer.chat_template else "plain"
+        self._plain = not tokenizer.chat_template
+        self.prompt_format = "plain" if self._plain else "chat template"
         self._eos = int(tokenizer.eos_token_id)
         self._specials = frozenset(tokenizer.all_special_ids) | frozenset(
             i for i, token in tokenizer.added_tokens_decoder.items() if token.special
         )
+        self._marks = tuple(str(tokenizer.convert_ids_to_tokens(i)) for i in sorted(self._specials))
         self._bos = self._start_ids()
         self.stop_ids = tuple(dict.fromkeys((self._eos, self._end_id())))
 
     def prompt_ids(self, turns: Sequence[Turn]) -> tuple[int, ...]:
         """What the model reads before it answers; for a sequence-to-sequence model, the encoder's tokens."""
         if self.kind == "seq2seq":
-            return tuple(self.tokenizer(self.prompt_text(turns))["input_ids"])
+            return tuple(self.tokenizer(self.prompt_text(turns), split_special_tokens=self._plain)["input_ids"])
         pieces = self._pieces((*turns, Turn("assistant", "")))
         ids = [token for piece in pieces[:-1] for token in self._encode_piece(piece)[0]]
         ids += self._plain_ids(pieces[-1].header)
@@ -108,8 +110,7 @@ class Renderer:
 
     def rows(self, example: Example) -> list[Rendered]:
         """The training rows of one example: one, or one a trained turn where the template or the model needs it."""
-        answer = example.labels[example.gold] if isinstance(example, Choice) else example.references[0]
-        turns = (*example.turns, Turn("assistant", answer, trained=True))
+        turns = (*example.turns, Turn("assistant", example.answer, trained=True))
         wanted = [i for i, turn in enumerate(turns) if turn.trained]
         if self.kind == "seq2seq":
             return [self._pair(turns[:i], turns[i].text) for i in wanted]
@@ -173,6 +174,14 @@ class Renderer:
 
     def _template(self, turns: Sequence[Turn], *, open_answer: bool) -> str:
         messages = [{"role": "user" if t.role == "prompt" else t.role, "content": t.text} for t in turns]
+        spelled = next((token for t in turns for token in self._marks if token in t.text), None)
+        if spelled:
+            raise RequestError(
+                Problem(
+                    f"the text spells `{spelled}`, which this base reads as a mark of its own",
+                    help="remove or rewrite it: the model would take it for the end of a turn, or the start of one",
+                )
+            )
         try:
             return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=open_answer)
         except Exception as error:  # a template raises what it likes
@@ -232,7 +241,10 @@ class Renderer:
         return () if tuple(ids[: len(self._bos)]) == self._bos else self._bos
 
     def _plain_ids(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+        """The ids of a text. In the plain format it holds data alone, where `</s>` is four characters and no end."""
+        if not text:
+            return []
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=self._plain)["input_ids"]
 
     def _start_ids(self) -> tuple[int, ...]:
         """What the tokenizer itself puts before a plain text: nothing, or one token."""

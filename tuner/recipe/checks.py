@@ -129,6 +129,8 @@ def _validation(recipe: Recipe) -> Iterator[Finding]:
         yield Finding(("train", "early_stopping_metric"), message, help, reads=(("train",),))
     if train.early_stopping_metric not in ("loss", *metrics.names()):
         yield Finding(("train", "early_stopping_metric"), "", name_of="stopping metric")
+    elif train.early_stopping_metric != "loss":
+        yield from _misfit(recipe, train.early_stopping_metric, ("train", "early_stopping_metric"))
 
 
 def _evaluation(recipe: Recipe) -> Iterator[Finding]:
@@ -141,6 +143,19 @@ def _evaluation(recipe: Recipe) -> Iterator[Finding]:
             yield Finding(("eval", "metrics", index), "", name_of="metric")
         elif name in (recipe.eval.metrics or ())[:index]:
             yield Finding(("eval", "metrics", index), f"`{name}` stands twice", "remove one of the two")
+        else:
+            yield from _misfit(recipe, name, ("eval", "metrics", index))
+
+
+def _misfit(recipe: Recipe, name: str, path: KeyPath) -> Iterator[Finding]:
+    """A metric that needs what the task does not give."""
+    if recipe.task.type not in tasks.names():
+        return
+    task, needs = tasks.find(recipe.task.type), metrics.find(name).needs
+    if needs != "likelihood" and (needs == "choice") != (task.answers == "choose"):
+        wanted = "a choice among labels" if needs == "choice" else "generated text"
+        message = f"`{name}` needs {wanted}, which a {task.title} task does not have"
+        yield Finding(path, message, f"its metrics are {', '.join(task.metrics)}", reads=(("task", "type"),))
 
 
 def _decoding(recipe: Recipe) -> Iterator[Finding]:

@@ -31,12 +31,13 @@ _STAND_INS: dict[KeyPath, Any] = {
 }
 
 
-def load(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load(path_or_name: str | Path, overrides: Sequence[str] = (), *, anywhere: bool = False) -> Recipe:
     """The recipe of a file, or the shipped one of that name, with its paths made absolute.
 
     Args:
         path_or_name: a YAML file, or a name that `inlay ls recipes` shows.
         overrides: each `dotted.path=value`.
+        anywhere: its paths start from the current directory and may lead out of it, as those of `--set` may.
 
     Raises:
         RequestError: carries every mistake, each with its file, line and dotted path.
@@ -48,10 +49,12 @@ def load(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except OSError as error:
         message = f"the recipe cannot be read: {str(error.strerror).lower()}"
         raise RequestError(Problem(message, file=explain.printable(path_or_name))) from error
-    return parse(data, _displayed(path), path.parent, overrides)
+    return parse(data, _displayed(path), path.parent, overrides, anywhere=anywhere)
 
 
-def parse(data: bytes, file: str, folder: Path, overrides: Sequence[str] = ()) -> Recipe:
+def parse(
+    data: bytes, file: str, folder: Path, overrides: Sequence[str] = (), *, anywhere: bool = False
+) -> Recipe:
     """The recipe written in `data`; `file` names it in messages, relative paths start from `folder`.
 
     Raises:
@@ -66,7 +69,7 @@ def parse(data: bytes, file: str, folder: Path, overrides: Sequence[str] = ()) -
     located: dict[str, str] = {}
     if recipe is not None:
         problems += itertools.islice(_broken_rules(recipe, document, wrong), yaml.MAX_PROBLEMS)
-        located, misplaced = _locate(recipe, document, folder, wrong)
+        located, misplaced = _locate(recipe, document, folder, wrong, anywhere)
         problems += misplaced
     if problems or recipe is None:
         raise RequestError(sorted(problems, key=lambda problem: (problem.line, problem.column)))
@@ -172,7 +175,7 @@ def _unknown_name(recipe: Recipe, finding: checks.Finding, document: Document) -
 
 
 def _locate(
-    recipe: Recipe, document: Document, folder: Path, wrong: set[KeyPath]
+    recipe: Recipe, document: Document, folder: Path, wrong: set[KeyPath], anywhere: bool
 ) -> tuple[dict[str, str], list[Problem]]:
     """Absolute places by dotted path, and what is wrong with those that the recipe names."""
     located: dict[str, str] = {}
@@ -187,7 +190,7 @@ def _locate(
         if text is None or path in wrong:
             continue
         try:
-            commanded = document.is_commanded(path)
+            commanded = anywhere or document.is_commanded(path)
             if path[-1] == "hub":
                 paths.check_hub_id(text)
             else:

@@ -224,6 +224,12 @@ class Recipe(Block):
 
     _written: dict[str, str] = PrivateAttr(default_factory=dict)
 
+    def on_base(self, model: str) -> Recipe:
+        """This recipe with another base: a hub id, or a folder."""
+        other = self.model_copy(update={"base": self.base.model_copy(update={"model": model, "revision": None})})
+        other._written = {**self._written, "base.model": model}
+        return other
+
     def written(self, path: str) -> Any:
         """What the user wrote at the dotted `path` of a model or file, e.g. `base.model`; None where nothing."""
         if path in self._written:

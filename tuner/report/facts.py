@@ -103,6 +103,7 @@ def length_effect(done: EvalRecord) -> str:
     return (
         f"Labels are {shortest} to {counted(longest, 'token')} long, and a label's likelihood is a product over its "
         "tokens: where a long label is rarely chosen, its length may be the reason."
+        + (f" Taken per token, accuracy would be {done.per_token_accuracy:.1f} %." if done.per_token_accuracy else "")
     )
 
 

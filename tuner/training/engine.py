@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +32,11 @@ from inlay.tuner.training.rows import IGNORED, Collator, Order
 
 @dataclass(frozen=True)
 class Validation:
-    """What early stopping looks at: `measure` returns named numbers, of which `metric` decides."""
+    """What is measured while training: `measure` returns named numbers, of which `metric` decides.
+
+    Without `patience` they are only logged; with it, training stops after so many validations without a gain, and the
+    weights of the best one are put back.
+    """
 
     measure: Callable[[], Mapping[str, float]]
     metric: str
@@ -90,6 +94,7 @@ def train(
     validation: Validation | None,
     listener: Listener,
     stop: StopRequest,
+    folder: Path,
 ) -> Trained:
     """Trains the adapter's weights in place; with a validation, the best weights are put back at the end.
 
@@ -99,6 +104,7 @@ def train(
         pad_id: fills up batches.
         start_id: first token of a sequence-to-sequence decoder, None for a causal model.
         stop: ends training after the step in hand when asked.
+        folder: the run's; trackers that write files write them there.
 
     Raises:
         AnswerNo: the loss, a gradient or a validated number is not finite.
@@ -106,10 +112,10 @@ def train(
     """
     seen = Seen()
     watch = _Watch(adapted, seen, validation, listener, stop)
-    with tempfile.TemporaryDirectory() as scratch, PeakMemory(device) as peak:
+    with PeakMemory(device) as peak:
         trainer = _Engine(
             model=adapted.model,
-            args=_arguments(options, scratch, seed, learning_rate, device),
+            args=_arguments(options, folder, seed, learning_rate, device),
             train_dataset=range(len(rows)),
             data_collator=Collator(rows, pad_id, start_id),
             callbacks=[watch],
@@ -249,12 +255,14 @@ class _Watch(TrainerCallback):
         for name, number in self._measured.items():
             if not math.isfinite(number):
                 raise _diverged(f"{name} on the validation rows", step, [])
+        patience = self.validation.patience
+        if patience is None:
+            return
         value = self._measured[self.validation.metric]
         sign = 1 if self.validation.higher_is_better else -1
         if self._best is None or sign * value > sign * self._best[0]:
             self._best = (value, step, self.adapted.state())
-        patience = self.validation.patience
-        if patience is not None and step - self._best[1] >= patience * self.validation.every:
+        if step - self._best[1] >= patience * self.validation.every:
             control.should_training_stop = True
             self.stopped_early = step < state.max_steps
 
@@ -266,9 +274,10 @@ class _Watch(TrainerCallback):
         return self._best[1]
 
 
-def _arguments(options: Train, scratch: str, seed: int, learning_rate: float, device: str) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=scratch,
+def _arguments(options: Train, folder: Path, seed: int, learning_rate: float, device: str) -> TrainingArguments:
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        run_name=folder.name,
         seed=seed,
         per_device_train_batch_size=options.micro_batch_size,
         gradient_accumulation_steps=options.gradient_accumulation_steps,
@@ -291,6 +300,10 @@ def _arguments(options: Train, scratch: str, seed: int, learning_rate: float, de
         disable_tqdm=True,
         bf16=False,
     )
+    # Trainer multiplies the micro-batch by the visible GPUs and splits it over them; a run is of one device.
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
 
 
 @contextlib.contextmanager

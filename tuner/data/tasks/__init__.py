@@ -101,12 +101,12 @@ def find(name: str) -> type[Task]:
     return getattr(module, "".join(part.capitalize() for part in name.split("_")))
 
 
-def label_problem(label: str, known: Sequence[str], row_id: str) -> RequestError:
-    """A label that the training rows and the recipe do not have."""
+def label_problem(label: str, known: Sequence[str]) -> RequestError:
+    """A label that neither the training rows nor the recipe have."""
     close = difflib.get_close_matches(label, known, n=1)
     return RequestError(
         Problem(
-            f"row {row_id}: the label {label!r} is not among the {len(known)} labels of the training rows",
+            f"the label {label!r} is not among the {len(known)} labels that are known",
             path="task.labels",
             help=f"did you mean {close[0]!r}?" if close else "list every label under task.labels",
         )

@@ -33,7 +33,7 @@ class Classification(Task):
     def examples(self, row: Mapping[str, object], row_id: str, *, training: bool) -> list[Example]:
         label = str(row["label"])
         if label not in self.labels:
-            raise label_problem(label, list(self.labels), row_id)
+            raise label_problem(label, list(self.labels))
         words = tuple(self.labels.values())
         return [Choice(row_id, (Turn("prompt", self.fill(row)),), words, list(self.labels).index(label))]
 

@@ -24,7 +24,7 @@ class Dialogue(Task):
 
     def examples(self, row: Mapping[str, object], row_id: str, *, training: bool) -> list[Example]:
         turns = [Turn(m["role"], m["content"]) for m in cast(list[dict], row["messages"])]
-        answers = [i for i, turn in enumerate(turns) if turn.role == "assistant" and i > 0]
+        answers = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
         if training:
             last = answers[-1]
             history = tuple(Turn(t.role, t.text, trained=i in answers) for i, t in enumerate(turns[:last]))
