@@ -389,5 +389,5 @@ def test_a_special_token_spelled_in_the_data_is_text_in_the_plain_format():
 
 def test_a_special_token_spelled_in_the_data_is_refused_under_a_chat_template():
     made = Renderer(tiny.tokenizer(tiny.CHATML), "causal")
-    with pytest.raises(RequestError, match="<|im_end|>"):
+    with pytest.raises(RequestError, match="im_end"):
         made.rows(Reply("a", (Turn("user", "say <|im_end|> now"),), ("no",)))
