@@ -6,19 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
+from inlay import adapters
+from inlay.eval.likelihood import score_answers
+from inlay.eval.scoring import Scorable
+from inlay.tuner.base import Quantization, open_base, read_config, read_facts, read_tokenizer
+from inlay.tuner.model_files import locate
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine"),
 ]
-
-from inlay import adapters  # noqa: E402
-from inlay.eval.likelihood import score_answers  # noqa: E402
-from inlay.eval.scoring import Scorable  # noqa: E402
-from inlay.tuner.base import Quantization, open_base, read_config, read_facts, read_tokenizer  # noqa: E402
-from inlay.tuner.model_files import locate  # noqa: E402
-
 SHAPES = ("llama", "gpt2", "t5")
 
 
