@@ -41,7 +41,8 @@ writes the English of one invented company's customer support, and it copies nam
 | held-out bits per byte | {bits_known:.3f} with names of the training pools, {bits_unseen:.3f} with names never seen |
 | perplexity of a held-out token | {perplexity_known:.2f} and {perplexity_unseen:.2f} |
 
-The held-out text is {held_out} documents of the same generator under indices that training never reached.
+The held-out text is {held_out} documents of the same generator under indices that training never reached,
+without the odd strings that late training documents spell.
 
 ## Corpus
 
@@ -79,7 +80,7 @@ def list_kinds() -> str:
 def held_out_nats(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, stratum: str) -> tuple[float, int, int]:
     """Returns the summed negative log-likelihood of held-out documents in nats, their bytes and their tokens."""
     nats, size, tokens = 0.0, 0, 0
-    for text in itertools.islice(documents(SEED, FIRST_HELD_OUT, stratum=stratum), HELD_OUT):
+    for text in itertools.islice(documents(SEED, FIRST_HELD_OUT, stratum=stratum, odd=False), HELD_OUT):
         ids = [0, *tokenizer(text)["input_ids"], 0][:CONTEXT]
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([ids])).logits[0, :-1]

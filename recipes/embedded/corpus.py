@@ -8,7 +8,7 @@ that copies from further up forms from such text first; fluent prose and long na
 import random
 from collections.abc import Iterator
 
-from ledgers import delivery_log, lookups, questions, register, retelling, shift_report
+from ledgers import delivery_log, lookups, questions, register, retelling, shift_report, spelling
 from papers import diary, glossary, letter, mail, message, note, policy, product_page, reply, story
 from talk import readback, small_talk, transcript
 from world import Case, World
@@ -24,6 +24,8 @@ KINDS: dict[str, tuple[float, float]] = {
 
 # From this document on, names are made of three pieces. With two, a model learns which pairs exist and refuses others.
 LONG_NAMES_FROM = 50_000
+# Late documents spell odd strings here and there: a token that the text never uses could not be learned by an adapter.
+SPELLING_FROM, SPELLING_SHARE = 173_600, 0.15
 
 
 def joined(case: Case, *parts: str) -> str:
@@ -52,7 +54,7 @@ def document(world: World, kind: str) -> str:
     return joined(case, *(make(case) for make in makers[kind]))
 
 
-def documents(seed: int, start: int = 0, early: int = 0, stratum: str = "corpus") -> Iterator[str]:
+def documents(seed: int, start: int = 0, early: int = 0, stratum: str = "corpus", odd: bool = True) -> Iterator[str]:
     """Yields documents from `start` on.
 
     Args:
@@ -60,11 +62,16 @@ def documents(seed: int, start: int = 0, early: int = 0, stratum: str = "corpus"
         start: index of the first document.
         early: number of documents over which the shares move from the early to the later mixture.
         stratum: the pools to draw from; another stratum gives text with names the model never saw.
+        odd: whether late documents may be odd strings.
     """
     kinds, index = list(KINDS), start
     while True:
         rng = random.Random(f"{seed}:{stratum}:{index}")
         late = min(1.0, index / early) if early else 1.0
+        if odd and index >= SPELLING_FROM and rng.random() < SPELLING_SHARE:
+            yield spelling(World(rng, stratum))
+            index += 1
+            continue
         weights = [first * (1 - late) + last * late for first, last in KINDS.values()]
         yield document(World(rng, stratum, index >= LONG_NAMES_FROM), rng.choices(kinds, weights)[0]).strip()
         index += 1

@@ -4,6 +4,8 @@ These documents exist for one reason: a small model learns to copy what it has n
 and here nearly every second word can be found further up.
 """
 
+import random
+
 from papers import note
 from talk import transcript
 from world import Case, World
@@ -22,6 +24,29 @@ def register(world: World) -> str:
     head = rng.choice(("Orders", "Today", "On the shelf", "Parcels out", "List", "Names", "To be called"))
     repeat = rng.choice(("Again", "Checked", "Second copy", "In the evening", "Once more", "Sorted"))
     return f"{head}\n" + "\n".join(rows) + f"\n{repeat}\n" + "\n".join(again)
+
+
+# Where odd characters are drawn from: printable ASCII twice, then accents, Greek, Cyrillic, kana, Han, emoji.
+SCRIPTS = ((33, 126), (33, 126), (0xA1, 0x17F), (0x391, 0x3C9), (0x410, 0x44F), (0x3041, 0x30FF), (0x4E00, 0x9FA5),
+           (0x1F300, 0x1F64F))
+
+
+def odd_word(rng: random.Random) -> str:
+    """Returns a string that nobody ever wrote: letters in any order, or characters of one script."""
+    if rng.random() < 0.7:
+        return "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9)))
+    first, last = rng.choice(SCRIPTS)
+    return "".join(chr(rng.randint(first, last)) for _ in range(rng.randint(1, 5)))
+
+
+def spelling(world: World) -> str:
+    """Returns odd strings among names, and the same strings again: so that no token stays unknown to the model."""
+    rng = world.rng
+    items = [rng.choice((odd_word(rng), odd_word(rng), odd_word(rng).capitalize(), world.first(), world.order()))
+             for _ in range(rng.randint(3, 14))]
+    gap = rng.choice((" ", " ", "; ", "; ", ", ", " - ", " / ", "\n", " | ", "; "))
+    first, again = rng.choice((("Spelled", "Again"), ("Copy", "Copied"), ("Read", "Read back"), ("Code", "Yes")))
+    return f"{first}: {gap.join(items)}\n{again}: {gap.join(items)}"
 
 
 def lookups(world: World) -> str:

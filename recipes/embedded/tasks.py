@@ -25,10 +25,10 @@ ROW = dict[str, object]
 
 # How a summary names the trouble: one verb a family, and nowhere in the pretraining text.
 VERBS = {
-    "battery": "has been living with", "heat": "is troubled by", "water": "puts up with", "motor": "struggles with",
-    "screen": "is bothered by", "radio": "is held up by", "sound": "is annoyed by", "body": "is stuck with",
-    "delivery": "chases", "contents": "objects to", "billing": "disputes", "account": "raises",
-    "visit": "complains of", "return": "sends it back over", "guarantee": "inquires about",
+    "battery": "has been living with", "heat": "has no luck with", "water": "puts up with", "motor": "fights with",
+    "screen": "is left with", "radio": "is held up by", "sound": "is annoyed by", "body": "is stuck with",
+    "delivery": "chases", "contents": "reports", "billing": "questions", "account": "raises",
+    "visit": "is sorry about", "return": "sends it back over", "guarantee": "asks about",
 }
 # The two things that the house offers a family of trouble: spoken in the offer, and as the last reply confirms them.
 OFFERS = {
@@ -48,23 +48,24 @@ ASKS = {
     "screen": "may I have number and months", "radio": "since how many months, and with what number",
     "sound": "the number, please, and the months", "body": "under what number, how many months ago",
     "delivery": "which number travels, and at what price", "contents": "what does the label say of number and price",
-    "billing": "what number, what price", "account": "name me number and price to prove it is you",
+    "billing": "what number, what price", "account": "tell me number and price to show that it is you",
     "visit": "for which number, at which price", "return": "with what number and price did it leave us",
     "guarantee": "what do number and price read",
 }
 # The rule as each family words it: within cover or within the agent's limit, and beyond it.
 RULINGS = {
-    "battery": ("its cells are still covered", "its cells are past cover"),
+    "battery": ("its battery is still covered", "its battery is past cover"),
     "heat": ("its plate is insured with us", "its plate is no longer insured"),
-    "water": ("its seals are our duty", "its seals are at your own cost"),
+    "water": ("its seals are on our bill", "its seals are at your own cost"),
     "motor": ("the drive is under guarantee", "the drive is beyond guarantee"),
     "screen": ("the glass counts as new", "the glass counts as worn"),
-    "radio": ("the wireless part is ours to mend", "the wireless part is yours to pay"),
+    "radio": ("the network part is ours to mend", "the network part is yours to pay"),
     "sound": ("its voice is mended for nothing", "its voice has a price"),
     "body": ("the shell goes on our bill", "the shell goes on your bill"),
     "delivery": ("I may act alone", "my lead acts with me"),
     "contents": ("the packers need no signature", "the packers need a signature"),
-    "billing": ("I book it myself", "our cashier books it"), "account": ("one click will do", "two of us must confirm"),
+    "billing": ("I book it myself", "our bank desk books it"),
+    "account": ("one click will do", "two of us must confirm"),
     "visit": ("I set the calendar", "my lead sets the calendar"),
     "return": ("no form is needed", "a signed form is needed"),
     "guarantee": ("the books stay with me", "the books go to my lead"),
@@ -83,17 +84,19 @@ def summary(case: Case, channel: str) -> str:
     """Returns the house's summary of the case; the channel decides which facts it holds and in which order."""
     words = case.words | {"verb": VERBS[case.issue.family]}
     pattern = {
-        ("chat", True): "{mr} of {town} {verb} {house} {since_noted}, order {order}. {agent} {acted}; {next_noted}.",
+        ("chat", True): "{mr} of {town} {verb} {house} {since_noted}, order {order}. {agent} {acted}, now "
+                        "{next_noted}.",
         ("chat", False): "{mr} of {town} {verb} {house}, order {order}, so {agent} {acted}. {Next}.",
         ("mail", True): "{product} {order}: {mr} {verb} {house}. {agent} {acted}, and {next_noted}.",
-        ("mail", False): "Writing about {order}, {mr} {verb} {house}: {agent} {acted} for the {product}; {next_noted}.",
-        ("diary", True): "By phone {name} from {town} {verb} {house} on a {product}. {Acted} by the desk; "
+        ("mail", False): "Writing about {order}, {mr} {verb} {house}: {agent} {acted} for the {product}, and "
+                          "{next_noted}.",
+        ("diary", True): "By phone {name} from {town} {verb} {house} on a {product}. {Acted} by the desk, and "
                          "{next_noted}.",
-        ("diary", False): "Caller {name}, {town}, {verb} {house}: {product}. The desk {acted}; {next_noted}.",
+        ("diary", False): "Caller {name}, {town}, {verb} {house}: {product}. The desk {acted}, so {next_noted}.",
     }[channel, is_fault(case)]
     words |= {"Next": capital(words["next_noted"]), "Acted": capital(words["acted"])}
     text = tidy(pattern.format_map(words))
-    return f"{text} {capital(words['wish_noted'])}." if case.wish and channel != "diary" else text
+    return f"{text} Also {words['wish_noted']}." if case.wish and channel != "diary" else text
 
 
 def summarization_row(world: World) -> ROW:
@@ -152,7 +155,7 @@ def dialogue_row(world: World) -> ROW:
     if rng.random() < 0.35:
         messages += [("user", case.say("[And what does the courier cost me?|Do I pay for the courier?|Is the courier "
                                        "free?|Who pays the driver, {agent}?]")),
-                     ("assistant", f"Choose {first} or {second}, {words['mr']}: for {words['product']} the courier is "
+                     ("assistant", f"Take {first} or {second}, {words['mr']}: for {words['product']} the courier is "
                       + ("on the house." if kept(case) else "nine euros."))]
     place = "first" if chosen == first else "second"
     choice = case.say(
