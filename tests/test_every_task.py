@@ -168,7 +168,7 @@ def test_an_unknown_label_is_answered_with_the_nearest():
     with pytest.raises(RequestError) as caught:
         task.examples({"text": "a", "label": "deliverry"}, "4f", training=False)
     [problem] = caught.value.problems
-    assert "row 4f: the label 'deliverry' is not among the 2 labels" in problem.message
+    assert problem.message == "the label 'deliverry' is not among the 2 labels that are known"
     assert problem.help == "did you mean 'delivery'?"
     assert problem.path == "task.labels"
 

@@ -187,9 +187,11 @@ def test_duplicates_have_ids_of_their_own(recipe):
 def test_a_row_with_an_unknown_label_is_named(recipe, context):
     training = [{"text": "a", "label": "repair"}, {"text": "b", "label": "delivery"}]
     unknown = {"text": "c", "label": "repairs"}
-    known = prepared(recipe([*training, unknown], training, task="classification"))
-    with pytest.raises(RequestError, match=f"row {known.training[2].id}: the label 'repairs'"):
-        prepared(recipe(training, [unknown], task="classification"), context=context)
+    with pytest.raises(RequestError) as caught:
+        prepared(recipe(training, [training[0], unknown], task="classification"), context=context)
+    [problem] = caught.value.problems
+    assert (problem.file, problem.line) == ("test.jsonl", 2)
+    assert "the label 'repairs'" in problem.message
 
 
 def test_a_prompt_from_the_recipe_names_no_ids(recipe):

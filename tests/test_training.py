@@ -175,7 +175,6 @@ class Script:
         (False, [3.0, 2.0, 2.5, 2.0, 1.0, 9.0], 2, 4, 8),
         (False, [3.0, 2.0, 2.5, 1.0, 1.5, 1.2], 2, 8, 12),
         (True, [3.0, 2.0, 2.5, 9.0], 1, 2, 4),
-        (True, [1.0, 2.0, 2.5, 9.0, 3.0, 3.0], None, 8, 12),
     ],
 )
 def test_early_stopping_puts_the_best_weights_back(attach, higher, values, patience, best, steps):
@@ -190,6 +189,14 @@ def test_early_stopping_puts_the_best_weights_back(attach, higher, values, patie
     assert any(not torch.equal(t, script.states[-1][n]) for n, t in adapted.state().items()) or best == steps
     shown = {row.step: row.validation for row in log.rows if row.validation}
     assert shown == {2 * i + 2: {"loss": value} for i, value in enumerate(values[: steps // 2])}
+
+
+def test_validation_without_patience_keeps_the_last_weights(attach):
+    adapted = attach()
+    script = Script(adapted, [1.0, 9.0, 3.0])
+    done = train(adapted, validation=Validation(script, "loss", False, 2, None), max_steps=6)
+    assert (done.best_step, done.steps, done.stopped_early) == (None, 6, False)
+    assert all(torch.equal(tensor, script.states[-1][name]) for name, tensor in adapted.state().items())
 
 
 def test_the_last_step_is_validated_and_logged(attach):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,6 +94,7 @@ def train(adapted: Adapted, rows=None, *, log=None, validation=None, seed=0, sto
         validation=validation,
         listener=log or Log(),
         stop=stop or StopRequest(),
+        folder=Path(tempfile.gettempdir()),
     )
 
 

@@ -73,7 +73,7 @@ GROUPS = (
         ),
     ),
     Group("hold a base in 4 or 8 bits", (Library("bitsandbytes", ">=0.50,<0.51"),)),
-    Group("read Parquet and hub data", (Library("datasets", ">=4.0"),)),
+    Group("read Parquet and hub data", (Library("pyarrow", ">=18.0"), Library("datasets", ">=4.0"))),
     Group(
         "score text",
         (
@@ -86,8 +86,10 @@ GROUPS = (
         "read recipes, draw pages",
         (
             Library("pydantic", ">=2.11"),
+            Library("pydantic-core", ">=2.33", "pydantic_core"),
             Library("PyYAML", ">=6.0", "yaml"),
             Library("jinja2", ">=3.1"),
+            Library("markupsafe", ">=2.1"),
             Library("rich", ">=14.0"),
         ),
     ),

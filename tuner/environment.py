@@ -7,11 +7,11 @@ import re
 from importlib import metadata
 from pathlib import Path
 
+import inlay
 from inlay.tuner.records import Environment
 
 COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 PACKAGES = (
-    "inlay",
     "torch",
     "transformers",
     "peft",
@@ -28,7 +28,7 @@ def describe(device: str) -> Environment:
     """The environment of a run on `device` (`cpu` or `cuda:N`)."""
     import torch
 
-    versions = {}
+    versions = {"inlay": inlay.__version__}
     for package in PACKAGES:
         try:
             versions[package] = metadata.version(package)

@@ -159,6 +159,8 @@ def labelled(folder: RunDirectory, started: float, show: Progressing) -> Iterato
         show.clear()
         interrupted = isinstance(error, KeyboardInterrupt)
         reason = error.problems[0].message if isinstance(error, Failure) else f"{type(error).__name__}: {error}"
+        if interrupted:
+            reason = str(error) or "interrupted"
         status = "interrupted" if interrupted else "failed"
         folder.update(status=status, reason=reason, seconds=time.time() - started)
         write_page(folder.path)
