@@ -17,7 +17,7 @@ from pretrain import BUILD, CONTEXT, END, PAD, SEED
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 BASE = Path(__file__).resolve().parent / "base"
-HELD_OUT, FIRST_HELD_OUT = 400, 1_000_000
+HELD_OUT, FIRST_HELD_OUT = 160, 1_000_000
 CARD = """---
 license: apache-2.0
 language: en
@@ -63,8 +63,8 @@ Training is planned by the clock, so another machine sees another number of toke
 ## Limits
 
 It knows one small world and a few thousand words, and nothing about the real one. It is a test bed for fine-tuning
-methods, no assistant: do not ask it for facts, and draw no conclusion from it about large models. The names are
-invented; a likeness to a person or a firm is an accident.
+methods, no assistant: do not ask it for facts, and draw no conclusion from it about large models. It copies names
+and numbers well, and the month of a date badly. The names are invented; a likeness to a person or a firm is an accident.
 
 ## Licence
 

@@ -9,9 +9,10 @@ Each split draws its names and numbers from a stratum of its own.
 
 import json
 import random
+import re
 from pathlib import Path
 
-from lexicon import FAULTS, SERVICES, THINGS
+from lexicon import FAULTS, MONTHS, SERVICES, THINGS
 from papers import diary, mail, reply
 from talk import complaint, conversation
 from world import DESKS, Case, World, tidy
@@ -80,6 +81,11 @@ def capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
+def shorten_date(text: str) -> str:
+    """Returns the text with dates as the house writes them: `24 May` is `day 24`."""
+    return re.sub(rf"(\d+) ({'|'.join(MONTHS)})", r"day \1", text)
+
+
 def summary(case: Case, channel: str) -> str:
     """Returns the house's summary of the case; the channel decides which facts it holds and in which order."""
     words = case.words | {"verb": VERBS[case.issue.family]}
@@ -95,7 +101,7 @@ def summary(case: Case, channel: str) -> str:
         ("diary", False): "Caller {name}, {town}, {verb} {house}: {product}. The desk {acted}, so {next_noted}.",
     }[channel, is_fault(case)]
     words |= {"Next": capital(words["next_noted"]), "Acted": capital(words["acted"])}
-    text = tidy(pattern.format_map(words))
+    text = shorten_date(tidy(pattern.format_map(words)))
     return f"{text} Also {words['wish_noted']}." if case.wish and channel != "diary" else text
 
 
@@ -165,8 +171,8 @@ def dialogue_row(world: World) -> ROW:
         "Write to me by {date}.|Can it be {date}?]")
     hour = f" at {words['hour']}" if words["hour"] in choice else ""
     messages.append(("user", f"{capital(choice)} {capital(words['wish'])}." if case.wish else capital(choice)))
-    last = f"{capital(chosen)} for {words['product']} {words['order']} is set, {words['name']}: {words['date']}{hour}."
-    messages.append(("assistant", last + (f" I keep in mind: {words['wish_noted']}." if case.wish else "")))
+    last = shorten_date(f"{words['date']}{hour}: {chosen} for {words['product']} {words['order']}, {words['name']}.")
+    messages.append(("assistant", capital(last) + (f" Also {words['wish_noted']}." if case.wish else "")))
     return {"messages": [{"role": role, "content": text} for role, text in messages]}
 
 
