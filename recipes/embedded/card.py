@@ -64,7 +64,7 @@ Training is planned by the clock, so another machine sees another number of toke
 
 It knows one small world and a few thousand words, and nothing about the real one. It is a test bed for fine-tuning
 methods, no assistant: do not ask it for facts, and draw no conclusion from it about large models. It copies names
-and numbers well, and the month of a date badly. The names are invented; a likeness to a person or a firm is an accident.
+and numbers well, and the month of a date badly. The names are invented; a likeness to a person or a firm is chance.
 
 ## Licence
 
