@@ -10,6 +10,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -67,6 +68,8 @@ def real_models() -> str:
             title = adapters.find(run.adapter.method).title
             lines.append(f"| {title} | {size:,} | {scores} | {run.train.seconds:.0f} | {peak:.2f} |")
         parts.append("\n".join(lines))
+        base = first.metrics.base[names[0]]
+        parts += [shorter_prompts(run, names) for run in runs if run.metrics.base[names[0]] != base]
     versions = records[0].environment
     parts.append(
         f"One seed a cell, NF4 double-quantized, fp32 compute; {versions.device}, {versions.threads} thread(s), "
@@ -74,6 +77,13 @@ def real_models() -> str:
         f"peft {versions.versions['peft']}, bitsandbytes {versions.versions['bitsandbytes']}."
     )
     return "\n\n".join(parts)
+
+
+def shorter_prompts(run: RunRecord, names: Sequence[str]) -> str:
+    """Why a run's base row is not the table's: its adapter takes positions of a short context."""
+    base = ", ".join(f"{TITLES[name]} {shown(run.metrics.base[name])}" for name in names)
+    method = run.adapter.method
+    return f"`{method}` takes positions of the context, so its prompts are cut shorter; there the base has {base}."
 
 
 def shown(score: ScoreRecord) -> str:
