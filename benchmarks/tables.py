@@ -58,15 +58,15 @@ def real_models() -> str:
         name, fits = first.name.split("-tinytalk")[0], first.data.rows["train"] / total
         head = f"**{name}** ({task}, {rows} {first.eval.split} rows; {first.train.steps} steps"
         head += f"; {fits:.0%} of the training rows fit the context)" if left["train"] else ")"
-        lines = [head, "", "| | trains | " + " | ".join(TITLES[n] for n in names) + " | training s | peak GB |"]
-        lines.append("|---|--:|" + "--:|" * (len(names) + 2))
+        lines = [head, "", "| | trains | " + " | ".join(TITLES[n] for n in names) + " | peak GB |"]
+        lines.append("|---|--:|" + "--:|" * (len(names) + 1))
         base = " | ".join(shown(first.metrics.base[n]) for n in names)
-        lines.append(f"| base, untouched | 0 | {base} | | |")
+        lines.append(f"| base, untouched | 0 | {base} | |")
         for run in runs:
             scores = " | ".join(shown(run.metrics.tuned[n]) for n in names)
             size, peak = run.adapter.trainable_parameters, run.train.peak_bytes / 1e9
             title = adapters.find(run.adapter.method).title
-            lines.append(f"| {title} | {size:,} | {scores} | {run.train.seconds:.0f} | {peak:.2f} |")
+            lines.append(f"| {title} | {size:,} | {scores} | {peak:.2f} |")
         parts.append("\n".join(lines))
         base = first.metrics.base[names[0]]
         parts += [shorter_prompts(run, names) for run in runs if run.metrics.base[names[0]] != base]
