@@ -42,7 +42,8 @@ def main() -> None:
     }
     references = [row["summary"] for row in test]
     lora = [run(seed, "lora", []) for seed in seeds]
-    full = [run(seed, "full", ["adapter={method: full}", f"train.learning_rate={FULL_LEARNING_RATE}"]) for seed in seeds]
+    everything = ["adapter={method: full}", f"train.learning_rate={FULL_LEARNING_RATE}"]
+    full = [run(seed, "full", everything) for seed in seeds]
     untrained = {name: rouge_l(answers, references) for name, answers in simple.items()}
     result = {
         "seeds": len(seeds),
