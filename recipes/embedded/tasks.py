@@ -190,16 +190,30 @@ OPEN = ("[Now|But|What brings me here:|Today|The real matter:|What I need help w
         "[, {since}|].")
 
 
+HEARSAY = ("[{friend} next door|My brother {friend}|A man called {friend}] [has had one for {n} months|paid {n} euros for "
+           "one|got one {n} months ago|saw it for {n} euros].")
+
+
+def answering(case: Case) -> str:
+    """Returns the desk that answers: the matter's own, or who is asked where the house's rule ends its powers."""
+    if kept(case):
+        return case.words["desk"]
+    return "renewal" if is_fault(case) else "lead"
+
+
 def classification_row(world: World) -> ROW:
-    """Returns a customer's message in which one matter is open and others are not, and the desk for the open one."""
+    """Returns a customer's message and the desk that answers it.
+
+    One matter is open and others are not; the age or the price that counts may stand beside somebody else's.
+    """
     rng = world.rng
-    desk = rng.choice(("repair", *DESKS.values()))
-    case = world.case(1.0 if desk == "repair" else 0.0)
-    while case.words["desk"] != desk:
-        case = world.case(0.0)
+    desk = rng.choice(("repair", *DESKS.values(), "renewal", "lead"))
+    case = world.case(1.0 if desk in ("repair", "renewal") else 0.0)
+    while answering(case) != desk:
+        case = world.case(1.0 if desk in ("repair", "renewal") else 0.0)
     fitting = [fault for fault in FAULTS if fault.family in THINGS[case.words["thing"]]]
-    parts = [case.say(OPEN)]
-    used = {desk}
+    parts = [case.say(OPEN), age(case)]
+    used = {case.words["desk"]}
     for pattern in rng.sample(SETTLED, rng.randint(1, 2)):
         other = rng.choice([issue for issue in (*SERVICES, rng.choice(fitting), rng.choice(fitting))
                             if DESKS.get(issue.family, "repair") not in used])
@@ -207,6 +221,10 @@ def classification_row(world: World) -> ROW:
         filled = Case(rng, case.issue, case.action, case.following, case.since, None,
                       case.words | {"other": rng.choice(other.said), "friend": world.first()})
         parts.append(filled.say(pattern))
+    if rng.random() < 0.6:
+        heard = Case(rng, case.issue, case.action, case.following, case.since, None,
+                     case.words | {"friend": world.first(), "n": str(rng.randint(1, 300))})
+        parts.append(heard.say(HEARSAY))
     rng.shuffle(parts)
     opening = case.say("[{name} here, {town}.|I am {name} from {town}.|This is {name}.] [It is about|I own|I have|I "
                        "bought] "
