@@ -26,7 +26,7 @@ from inlay.eval.statistics import summarize
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / "recipes" / "embedded" / "data"
-FULL_LEARNING_RATE = 5e-4
+FULL_LEARNING_RATE = 1e-3
 WORD = re.compile(r"[A-Za-z]+|\d+")
 
 
