@@ -69,9 +69,15 @@ class Facts:
 
 @dataclass(frozen=True)
 class Training:
-    """What a method may ask about the training it is meant for."""
+    """What a method may ask about the training it is meant for.
+
+    Attributes:
+        gradient_checkpointing: activations are computed again in the backward pass.
+        steps: optimizer steps; None where the recipe alone does not say.
+    """
 
     gradient_checkpointing: bool
+    steps: int | None = None
 
 
 class Options(BaseModel):
@@ -137,8 +143,12 @@ class Method(ABC):
         """The number of weights that will train, by the method's closed formula."""
 
     @abstractmethod
-    def attach(self, model: nn.Module, facts: Facts, *, seed: int) -> Adapted:
-        """Puts a fresh adapter on `model`, initialised from `seed`, and freezes everything else."""
+    def attach(self, model: nn.Module, facts: Facts, *, seed: int, steps: int) -> Adapted:
+        """Puts a fresh adapter on `model`, initialised from `seed`, and freezes everything else.
+
+        Args:
+            steps: optimizer steps that are to follow, for a method with a schedule of its own.
+        """
 
     @abstractmethod
     def load(self, folder: Path, model: nn.Module, facts: Facts) -> Adapted:
@@ -176,6 +186,14 @@ class Adapted(ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Writes the adapter to `folder`, weights as safetensors."""
+
+    def penalty(self) -> Tensor | None:
+        """What the method adds to the training loss of a step, in nats; None where it adds nothing."""
+        return None
+
+    def after_step(self, step: int) -> None:
+        """Called after each optimizer step, numbered from 1, while its gradients are still there."""
+        return
 
 
 def names() -> list[str]:

@@ -40,33 +40,45 @@ NO_EFFECT_ON_OUTPUT = frozenset(
     {
         "auto_mapping",
         "base_model_name_or_path",
+        "beta1",
+        "beta2",
+        "deltaT",
         "dropout",
+        "encoder_dropout",
         "encoder_hidden_size",
+        "encoder_num_layers",
+        "encoder_reparameterization_type",
         "fan_in_fan_out",
         "inference_mode",
         "init_lora_weights",
         "init_std",
         "init_weights",
         "lora_dropout",
+        "orth_reg_weight",
         "peft_version",
         "prefix_projection",
+        "prompt_tuning_init",
         "revision",
         "runtime_config",
         "target_modules",
+        "target_r",
         "task_type",
+        "tfinal",
+        "tinit",
+        "total_step",
     }
 )
 """Fields of PEFT configs that may differ between a saved adapter and the options it is loaded with: they do not change
-what trained weights compute (a projected prefix is saved as its output), or (targets) differ exactly when the names of
-the tensors do."""
+what trained weights compute (a projected prefix is saved as its output, a pruned rank as zeros), or (targets) differ
+exactly when the names of the tensors do."""
 
 
 class PeftAdapted(Adapted):
-    """A base wrapped by PEFT, with one adapter called `default`."""
+    """A base wrapped by PEFT, with one adapter called `default`; `own`: the names of the adapter's tensors."""
 
     def __init__(self, model: PeftModel, own: tuple[str, ...]) -> None:
         self.model = model
-        self._own = own
+        self.own = own
         # Layers of an adapter stand inside the base; what prompt learning prepends is in the cache by then.
         self.inner = model.get_base_model()
 
@@ -77,18 +89,23 @@ class PeftAdapted(Adapted):
 
     def state(self) -> dict[str, Tensor]:
         tensors = _tensors(self.model)
-        return {name: tensors[name].detach().clone() for name in self._own}
+        return {name: tensors[name].detach().clone() for name in self.own}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         present = _tensors(self.model)
-        own = {name: present[name] for name in self._own}
+        own = {name: present[name] for name in self.own}
         require_equal_shapes(own, tensors, "the saved state")
         with torch.no_grad():
             for name, tensor in tensors.items():
                 own[name].copy_(tensor)
 
     def save(self, folder: Path) -> None:
-        write_weights(get_peft_model_state_dict(self.model, save_embedding_layers=False), folder)
+        # What a network computes (a prompt, a prefix) is saved as it is when it is measured: without dropout.
+        training = self.model.training
+        with torch.no_grad():
+            tensors = get_peft_model_state_dict(self.model.eval(), save_embedding_layers=False)
+        self.model.train(training)
+        write_weights(tensors, folder)
         fields = self.model.active_peft_config.to_dict() | {"inference_mode": True}
         base = str(self.model.config.name_or_path)
         fields["base_model_name_or_path"] = (
@@ -138,10 +155,12 @@ def _require_equal_options(config: PeftConfig, folder: Path) -> None:
     if saved.get("peft_type") != config.peft_type:
         raise ValueError(f"{path} holds a {saved.get('peft_type')} adapter, not {str(config.peft_type).split('.')[-1]}")
     kind = PEFT_TYPE_TO_CONFIG_MAPPING[config.peft_type]
-    names = {field.name for field in dataclasses.fields(kind)} - NO_EFFECT_ON_OUTPUT
-    default = kind()
-    for name in sorted(names):
-        wanted, found = getattr(config, name), saved.get(name, getattr(default, name))
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for name in sorted(fields.keys() - NO_EFFECT_ON_OUTPUT):
+        field = fields[name]
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        wanted, found = getattr(config, name), saved.get(name, default)
+        wanted = sorted(wanted) if isinstance(wanted, set) else wanted
         if wanted != found:
             raise ValueError(
                 f"{path}: the adapter was trained with {name} = {found}, but {name} = {wanted} is asked for"

@@ -75,7 +75,7 @@ class Full(Method):
     def trainable(self, facts: Facts) -> int:
         return facts.parameters
 
-    def attach(self, model: nn.Module, facts: Facts, *, seed: int) -> Adapted:
+    def attach(self, model: nn.Module, facts: Facts, *, seed: int, steps: int) -> Adapted:
         return FullyTrained(model)
 
     def load(self, folder: Path, model: nn.Module, facts: Facts) -> Adapted:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 class Lora(Method):
     """A low-rank update of linear layers; mergeable."""
 
+    use_dora: ClassVar[bool] = False
     title: ClassVar[str] = "LoRA"
     paper: ClassVar[str] = "Hu et al. 2021, arXiv:2106.09685"
     learning_rate: ClassVar[float] = 2e-4
@@ -61,7 +62,7 @@ class Lora(Method):
         layers = [facts.linears[name] for name in self.targets(facts)]
         return sum(self.options.r * (layer.in_features + layer.out_features) for layer in layers)
 
-    def attach(self, model: nn.Module, facts: Facts, *, seed: int) -> Adapted:
+    def attach(self, model: nn.Module, facts: Facts, *, seed: int, steps: int) -> Adapted:
         from inlay.adapters import _peft
 
         return _peft.attach(self._config(model, facts), model, seed=seed)
@@ -85,6 +86,7 @@ class Lora(Method):
             lora_alpha=options.lora_alpha,
             lora_dropout=options.lora_dropout,
             use_rslora=options.use_rslora,
+            use_dora=self.use_dora,
             init_lora_weights=options.init_lora_weights,
             target_modules=list(targets),
             # GPT-2's own layer stores its weight transposed.

@@ -48,7 +48,7 @@ class NoAdapter(Method):
     def trainable(self, facts: Facts) -> int:
         return 0
 
-    def attach(self, model: nn.Module, facts: Facts, *, seed: int) -> Adapted:
+    def attach(self, model: nn.Module, facts: Facts, *, seed: int, steps: int) -> Adapted:
         return Untouched(model)
 
     def load(self, folder: Path, model: nn.Module, facts: Facts) -> Adapted:

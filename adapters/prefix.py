@@ -82,7 +82,7 @@ class Prefix(Method):
         hidden = self.options.encoder_hidden_size or facts.hidden
         return tokens * width + (width + 1) * hidden + (hidden + 1) * outputs
 
-    def attach(self, model: nn.Module, facts: Facts, *, seed: int) -> Adapted:
+    def attach(self, model: nn.Module, facts: Facts, *, seed: int, steps: int) -> Adapted:
         from inlay.adapters import _peft
 
         prefix = _activations(model, facts, self.options.num_virtual_tokens, seed)

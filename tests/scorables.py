@@ -16,8 +16,13 @@ from inlay.tuner.base import Base, Quantization
 from inlay.tuner.model_files import locate
 
 PAD = 1
-SPREAD = {"lora": 0.1, "bottleneck": 0.1, "prefix": 1.0, "full": 0.02}
-OPTIONS = {"lora": {"r": 4}, "prefix": {"num_virtual_tokens": 5}, "bottleneck": {"bottleneck_size": 8}}
+SPREAD = {"lora": 0.1, "bottleneck": 0.1, "prefix": 1.0, "full": 0.02, "prompt": 1.0, "p_tuning": 0.3}
+OPTIONS = {
+    "lora": {"r": 4},
+    "prefix": {"num_virtual_tokens": 5},
+    "prompt": {"num_virtual_tokens": 5},
+    "bottleneck": {"bottleneck_size": 8},
+}
 
 
 @functools.cache
@@ -43,7 +48,7 @@ def adapted(base: Base, name: str, seed: int = 3) -> Adapted:
     """The method called `name` on `base`, every trainable weight moved away from its start."""
     kind = adapters.find(name)
     method = kind(kind.Options(**OPTIONS.get(name, {})))
-    found = method.attach(base.model, base.facts, seed=seed)
+    found = method.attach(base.model, base.facts, seed=seed, steps=50)
     shake(found.model, SPREAD.get(name, 0.1), seed)
     return found
 

@@ -26,7 +26,7 @@ def opened(folder):
 
 
 def attach(folder, *, seed: int = 0, **options):
-    adapted = Lora(Lora.Options(**options)).attach(opened(folder), facts_of(folder), seed=seed)
+    adapted = Lora(Lora.Options(**options)).attach(opened(folder), facts_of(folder), seed=seed, steps=50)
     with torch.no_grad():
         for name, weight in adapted.model.named_parameters():
             if "lora_B" in name:

@@ -31,7 +31,7 @@ def opened(folder):
 
 
 def attach(folder, *, seed: int = 0, **options):
-    return Prefix(Prefix.Options(**options)).attach(opened(folder), facts_of(folder), seed=seed)
+    return Prefix(Prefix.Options(**options)).attach(opened(folder), facts_of(folder), seed=seed, steps=50)
 
 
 def logits(model, ids: torch.Tensor = IDS) -> torch.Tensor:

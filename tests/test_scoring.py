@@ -80,7 +80,7 @@ def test_s13_an_adapter_without_effect_scores_as_the_base(name, tiny_models):
     base = scorables.opened(tiny_models("llama"))
     expected = score_answers(scorables.Scorable(base.model, base.model, "causal", "nothing", 1), pairs(), batch_size=4)
     kind = adapters.find(name)
-    fresh = kind(kind.Options()).attach(base.model, base.facts, seed=0)
+    fresh = kind(kind.Options()).attach(base.model, base.facts, seed=0, steps=50)
     adapted = scorables.Scorable(fresh.model, fresh.inner, "causal", kind.prepends, 1)
     assert score_answers(adapted, pairs(), batch_size=4) == expected
 

@@ -24,6 +24,7 @@ OPTIONS = {
     "lora": {"r": 4, "lora_dropout": 0.0},
     "prefix": {"num_virtual_tokens": 5},
     "bottleneck": {"bottleneck_size": 8},
+    "adalora": {"init_r": 6, "target_r": 2},
     "full": {},
 }
 EXACT = {"max_steps": 4, "micro_batch_size": 8, "log_steps": 1, "learning_rate": 1e-2, "warmup_ratio": 0.0}
@@ -62,7 +63,9 @@ def make_rows(count: int = 13, *, seq2seq: bool = False) -> list[TrainingRow]:
 def attaching(tiny_models: Callable[..., Path]) -> Callable[..., Adapted]:
     """A function (method, shape, bits, seed, options) -> adapter on a fresh base."""
 
-    def make(method: str = "lora", shape: str = "llama", *, bits: int = 32, seed: int = 0, **options) -> Adapted:
+    def make(
+        method: str = "lora", shape: str = "llama", *, bits: int = 32, seed: int = 0, steps: int = 50, **options
+    ) -> Adapted:
         kind = adapters.find(method)
         chosen = kind(kind.Options(**{**OPTIONS[method], **options}))
         files = model_files.locate(str(tiny_models(shape)))
@@ -75,7 +78,7 @@ def attaching(tiny_models: Callable[..., Path]) -> Callable[..., Adapted]:
             base.read_tokenizer(files),
             float_targets=floats,
         )
-        return chosen.attach(opened.model, facts, seed=seed)
+        return chosen.attach(opened.model, facts, seed=seed, steps=steps)
 
     return make
 

@@ -69,7 +69,7 @@ nested too deep
 
 option of another method
     r: 8 =>   num_virtual_tokens: 8
-  8 adapter.num_virtual_tokens: an option of prefix
+  8 adapter.num_virtual_tokens: an option of p_tuning, prefix, prompt
 
 LLaMA-Factory rank
     r: 8 =>   lora_rank: 8

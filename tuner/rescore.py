@@ -107,7 +107,7 @@ def _without_adapter(recipe: Recipe) -> Recipe:
 
 def _load(setting: Setting, base: Base, adapter: Path | None) -> Adapted:
     if adapter is None:
-        return setting.method.attach(base.model, setting.facts, seed=0)
+        return setting.method.attach(base.model, setting.facts, seed=0, steps=0)
     with explained(f"the adapter in `{adapter}` does not fit", ValueError, help=_fit_help(setting)):
         return setting.method.load(adapter, base.model, setting.facts)
 

@@ -164,7 +164,7 @@ class Bottleneck(Method):
             total += (inputs + 1) * size + (size + 1) * layer.out_features
         return total
 
-    def attach(self, model: nn.Module, facts: Facts, *, seed: int) -> Adapted:
+    def attach(self, model: nn.Module, facts: Facts, *, seed: int, steps: int) -> Adapted:
         from inlay.adapters import _peft
 
         return _peft.attach(self._config(facts), model, seed=seed)

@@ -49,7 +49,7 @@ def test_base_loads_on_cuda_in_every_width(tiny_models, shape, bits):
 def test_method_trains_on_4_bit_and_reloads(tiny_models, tmp_path, name, shape):
     method = adapters.find(name)(adapters.find(name).Options())
     base = opened(tiny_models(shape), Quantization(), method)
-    adapted = method.attach(base.model, base.facts, seed=0)
+    adapted = method.attach(base.model, base.facts, seed=0, steps=50)
     inputs, ids = batch(base)
     trainable = [p for p in adapted.model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=1e-2)

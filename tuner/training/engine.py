@@ -120,7 +120,7 @@ def train(
             data_collator=Collator(rows, pad_id, start_id),
             callbacks=[watch],
         )
-        trainer.attach_rows(rows, seed, seen)
+        trainer.attach_rows(adapted, rows, seed, seen)
         trainer.remove_callback(PrinterCallback)  # stdout is for the answer
         with _checkpointed(adapted.model, options), _noisy(adapted, options), _explained_memory(options):
             trainer.train()
@@ -157,8 +157,8 @@ def sum_loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 class _Engine(Trainer):
     """A Trainer whose loss is a sum over labels divided by the labels of the whole optimizer step."""
 
-    def attach_rows(self, rows: Sequence[TrainingRow], seed: int, seen: Seen) -> None:
-        self.rows, self.order, self.seen = rows, Order(len(rows), seed), seen
+    def attach_rows(self, adapted: Adapted, rows: Sequence[TrainingRow], seed: int, seen: Seen) -> None:
+        self.adapted, self.rows, self.order, self.seen = adapted, rows, Order(len(rows), seed), seen
         self.model_accepts_loss_kwargs = True  # the loss is already divided: Trainer must not divide it again
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Order:
@@ -166,6 +166,7 @@ class _Engine(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, int]:
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
+        self.micro_batches = len(batches)
         return batches, sum(int((batch["labels"] != IGNORED).sum()) for batch in batches)
 
     def compute_loss(
@@ -183,7 +184,11 @@ class _Engine(Trainer):
         self.seen.rows += len(rows)
         self.seen.tokens += sum(len(row.ids) + len(row.source) for row in rows)
         self.seen.labels += sum(row.labels for row in rows)
-        return loss
+        penalty = self.adapted.penalty()
+        if penalty is None:
+            return loss
+        # Once a step, however it is cut; in the gradient alone, so that logged losses of methods can be compared.
+        return loss + (penalty - penalty.detach()) / self.micro_batches
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0  # an estimate that nobody reads
@@ -215,6 +220,9 @@ class _Watch(TrainerCallback):
         gradients = [p.grad for p in self.adapted.model.parameters() if p.grad is not None]
         if not torch.nn.utils.get_total_norm(gradients).isfinite():
             raise _diverged("the gradient", state.global_step + 1, self.seen.step_rows)
+
+    def on_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.adapted.after_step(state.global_step + 1)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         self.seconds += time.perf_counter() - self._begun
