@@ -1,8 +1,8 @@
 """Benchmarks of any Hugging Face model: examples in, scores with intervals out. Knows nothing of recipes or adapters.
 
 An example is one of the kinds below, and one runner serves each kind: a `Reply` is generated and its reference scored
-by likelihood; a `Choice` is answered by the likelihood of its labels. `score` runs what the metrics need and returns a
-`Report`.
+by likelihood; a `Choice` is answered by the likelihood of its labels; a `Text` is scored by its own likelihood. `score`
+runs what the metrics need and returns a `Report`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,30 @@ class Choice:
         return self.labels[self.gold]
 
 
-Example = Reply | Choice
+@dataclass(frozen=True)
+class Text:
+    """A text that is read as it stands; nothing is asked."""
+
+    id: str
+    text: str
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """Nothing comes before a text."""
+        return ()
+
+    @property
+    def answer(self) -> str:
+        """What is learned and scored."""
+        return self.text
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The text alone."""
+        return (self.text,)
+
+
+Example = Reply | Choice | Text
 
 
 @dataclass(frozen=True)
@@ -85,8 +108,8 @@ class Record:
     Attributes:
         id: the example's.
         references: the expected texts; for a choice, the gold label alone.
-        prediction: the generated text, or the chosen label.
-        finished: generation ended by itself (True for a choice).
+        prediction: the generated text, or the chosen label; empty for a text.
+        finished: generation ended by itself (True where nothing was generated).
         nll_nats: negative log-likelihood of the first reference's tokens, end token included, in nats.
         tokens: how many tokens that is a sum over.
         reference_bytes: UTF-8 length of the first reference.

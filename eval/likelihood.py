@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from inlay.eval.scoring import Scorable, batches, observing, pad
+from inlay.eval import Example, Text
+from inlay.eval.scoring import Rendering, Scorable, batches, observing, pad
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,22 @@ def score_answers(scorable: Scorable, pairs: Sequence[tuple[Ids, Ids]], *, batch
     return sums
 
 
+def answer_pairs(render: Rendering, example: Example) -> list[tuple[Ids, Ids]]:
+    """What `score_answers` takes for an example: one pair, or for a text one a window, each token of it scored once."""
+    if isinstance(example, Text):
+        return list(render.windows(example.text))
+    return [(render.prompt_ids(example.turns), render.answer_ids(example.turns, example.answer))]
+
+
+def score_examples(
+    scorable: Scorable, examples: Sequence[Example], render: Rendering, *, batch_size: int
+) -> list[tuple[float, int]]:
+    """For each example the negative log-likelihood of what is scored of it, in nats, and the number of its tokens."""
+    pairs = [answer_pairs(render, example) for example in examples]
+    sums = iter(score_answers(scorable, [pair for own in pairs for pair in own], batch_size=batch_size))
+    return [(sum(next(sums) for _ in own), sum(len(answer) for _, answer in own)) for own in pairs]
+
+
 def score_choices(
     scorable: Scorable, prompts: Sequence[Ids], labels: Sequence[Sequence[Ids]], *, batch_size: int
 ) -> list[list[float]]:
@@ -50,6 +67,10 @@ def score_choices(
     Returns:
         For each example one sum a label, in nats.
     """
+    if scorable.kind == "seq2seq" and scorable.prepends == "tokens":
+        # Virtual tokens enter the encoder through the whole model alone, so it runs once a label.
+        pairs = [(prompt, label) for prompt, row in zip(prompts, labels, strict=True) for label in row]
+        return _grouped(score_answers(scorable, pairs, batch_size=batch_size), labels)
     results: list[list[float]] = [[] for _ in prompts]
     size = max(1, 4 * batch_size // max(map(len, labels), default=1))
     # Positions can be given to most models; where they cannot, or where something is prepended, nothing is padded.

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from inlay.eval import Choice, Decoding, Example, MeasurementError, Record, Report
+from inlay.eval import Choice, Decoding, Example, MeasurementError, Record, Reply, Report, Text
 from inlay.eval.generate import generate
-from inlay.eval.likelihood import score_answers, score_choices
+from inlay.eval.likelihood import score_choices, score_examples
 from inlay.eval.metrics import Metric
 from inlay.eval.scoring import Rendering, Scorable
 from inlay.eval.statistics import summarize
@@ -69,6 +69,8 @@ def score(
     report = progress or (lambda what, done, total: None)
     if isinstance(examples[0], Choice):
         records = _choose(scorable, examples, render, batch_size, report)
+    elif isinstance(examples[0], Text):
+        records = _read(scorable, examples, render, batch_size, report)
     else:
         records = _reply(scorable, examples, render, decoding, batch_size, report)
     seconds = time.perf_counter() - started
@@ -99,12 +101,11 @@ def measure_noise(
     """
     decoding = dataclasses.replace(decoding, do_sample=False)
     some = examples[:rows]
-    prompts = [render.prompt_ids(example.turns) for example in some]
-    pairs = [(p, render.answer_ids(e.turns, e.answer)) for p, e in zip(prompts, some, strict=True)]
-    one, many = (score_answers(scorable, pairs, batch_size=size) for size in (1, batch_size))
-    relative = max(abs(a - b) / max(abs(a), 1e-12) for a, b in zip(one, many, strict=True))
+    one, many = (score_examples(scorable, some, render, batch_size=size) for size in (1, batch_size))
+    relative = max(abs(a - b) / max(abs(a), 1e-12) for (a, _), (b, _) in zip(one, many, strict=True))
     identical = len(some)
-    if not isinstance(some[0], Choice):
+    if isinstance(some[0], Reply):
+        prompts = [render.prompt_ids(example.turns) for example in some]
         written = [
             generate(scorable, prompts, decoding, stop_ids=render.stop_ids, batch_size=size) for size in (1, batch_size)
         ]
@@ -113,7 +114,7 @@ def measure_noise(
 
 
 def _require_measurable(examples: Sequence[Example], metrics: Sequence[Metric]) -> None:
-    has = {"likelihood", "choice"} if isinstance(examples[0], Choice) else {"likelihood", "text"}
+    has = {"likelihood", {Choice: "choice", Reply: "text"}.get(type(examples[0]))}
     for metric in metrics:
         if metric.needs not in has:
             wanted = {"choice": "a choice among labels", "text": "generated text"}[metric.needs]
@@ -128,11 +129,10 @@ def _reply(
     batch_size: int,
     progress: Progress,
 ) -> list[Record]:
-    prompts = [render.prompt_ids(example.turns) for example in examples]
-    answers = [render.answer_ids(e.turns, e.answer) for e in examples]
     progress("likelihood", 0, len(examples))
-    sums = score_answers(scorable, list(zip(prompts, answers, strict=True)), batch_size=batch_size)
-    _require_finite(examples, sums)
+    likelihoods = score_examples(scorable, examples, render, batch_size=batch_size)
+    _require_finite(examples, [nll for nll, _ in likelihoods])
+    prompts = [render.prompt_ids(example.turns) for example in examples]
     written = generate(
         scorable,
         prompts,
@@ -148,10 +148,31 @@ def _reply(
             prediction=render.decode(ids),
             finished=bool(ids) and ids[-1] in render.stop_ids,
             nll_nats=nll,
-            tokens=len(answer),
+            tokens=tokens,
             reference_bytes=len(example.answer.encode()),
         )
-        for example, answer, nll, ids in zip(examples, answers, sums, written, strict=True)
+        for example, (nll, tokens), ids in zip(examples, likelihoods, written, strict=True)
+    ]
+
+
+def _read(
+    scorable: Scorable, examples: Sequence[Text], render: Rendering, batch_size: int, progress: Progress
+) -> list[Record]:
+    """Nothing precedes the first token of a text without a start token, so there it is read, and not scored."""
+    progress("likelihood", 0, len(examples))
+    likelihoods = score_examples(scorable, examples, render, batch_size=batch_size)
+    _require_finite(examples, [nll for nll, _ in likelihoods])
+    return [
+        Record(
+            id=example.id,
+            references=example.references,
+            prediction="",
+            finished=True,
+            nll_nats=nll,
+            tokens=tokens,
+            reference_bytes=len(example.text.encode()) - len(render.unscored(example.text).encode()),
+        )
+        for example, (nll, tokens) in zip(examples, likelihoods, strict=True)
     ]
 
 

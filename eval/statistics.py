@@ -13,7 +13,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from inlay.eval import Change, MeasurementError, Record, Score
-from inlay.eval.metrics import Metric, gather
+from inlay.eval.metrics import Additive, Metric, Whole, gather, values
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,14 +43,19 @@ def summarize(
     scores: dict[str, Score] = {}
     examples: dict[str, list[float]] = {}
     for metric in metrics:
-        gathered = gather(metric, records)
         counts = {len(record.references) for record in records}
         signature = metric.signature(counts.pop() if len(counts) == 1 else None)
-        for name, (value, ci95, note) in zip(metric.scores, interval(metric, gathered, seed=seed), strict=True):
+        if isinstance(metric, Whole):
+            found = [(value, None, "resampling would bias it") for value in values(metric, records)]
+        else:
+            assert isinstance(metric, Additive)
+            gathered = gather(metric, records)
+            found = interval(metric, gathered, seed=seed)
+            if metric.per_example:
+                each = metric.example_values(gathered)
+                examples |= {name: each[:, column].tolist() for column, name in enumerate(metric.scores)}
+        for name, (value, ci95, note) in zip(metric.scores, found, strict=True):
             scores[name] = Score(value, ci95, metric.unit, metric.higher_is_better, signature, len(records), note)
-        if metric.per_example:
-            values = metric.example_values(gathered)
-            examples |= {name: values[:, column].tolist() for column, name in enumerate(metric.scores)}
     return scores, examples
 
 
@@ -70,13 +75,18 @@ def compare(
     _check_pairs(new, old)
     changes: dict[str, Change] = {}
     for metric in metrics:
-        found = change(metric, gather(metric, new), gather(metric, old), seed=seed)
+        if isinstance(metric, Whole):
+            pairs = zip(values(metric, new), values(metric, old), strict=True)
+            found = [Change(after - before, None, metric.unit, "unclear") for after, before in pairs]
+        else:
+            assert isinstance(metric, Additive)
+            found = change(metric, gather(metric, new), gather(metric, old), seed=seed)
         changes |= zip(metric.scores, found, strict=True)
     return changes
 
 
 def interval(
-    metric: Metric, gathered: NDArray[np.float64], *, seed: int, resamples: int = RESAMPLES
+    metric: Additive, gathered: NDArray[np.float64], *, seed: int, resamples: int = RESAMPLES
 ) -> list[tuple[float, tuple[float, float] | None, str]]:
     """Value, 95 % interval and how it was made, for each score of the metric.
 
@@ -110,7 +120,7 @@ def interval(
 
 
 def change(
-    metric: Metric,
+    metric: Additive,
     new: NDArray[np.float64],
     old: NDArray[np.float64],
     *,

@@ -15,7 +15,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EMBEDDED))
 
 
-@pytest.mark.parametrize("task", ["summarization", "dialogue", "classification"])
+@pytest.mark.parametrize("task", ["summarization", "dialogue", "classification", "text_to_text", "language_modeling"])
 def test_rows_are_what_the_script_writes(scripts: None, task: str) -> None:
     from tasks import SEED, TASKS
     from world import World

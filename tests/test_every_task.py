@@ -24,6 +24,7 @@ from inlay.tuner.problems import RequestError
 
 WORDS = ("the", "lamp", "flickers", "{0}", "{text}", "}", "{", "}}", "{document}", "ünïcode", "猫", "%s", "{}", "\\n")
 EVERY = pytest.mark.parametrize("name", tasks.names())
+ANSWERED = pytest.mark.parametrize("name", [name for name in tasks.names() if tasks.find(name).answers != "read"])
 PROMPTED = [name for name in tasks.names() if tasks.find(name).default_prompt is not None]
 
 
@@ -84,7 +85,7 @@ def test_every_column_is_named_in_words(name):
     assert set(tasks.find(name).metrics) <= set(metric_folder.names())
 
 
-@EVERY
+@ANSWERED
 @pytest.mark.parametrize("chat", [None, tiny.CHATML], ids=["plain", "chatml"])
 def test_s6_training_and_benchmark_share_the_prompt(name, chat):
     made = Renderer(tiny.tokenizer(chat), "causal")
@@ -108,7 +109,7 @@ def test_every_training_row_has_something_to_learn(name):
             assert all(any(rendered.trained) for rendered in made.rows(example))
 
 
-@EVERY
+@ANSWERED
 def test_cut_only_shortens_and_never_the_answer(name):
     task = learned(name, rows(name))
     for row in rows(name):
@@ -139,11 +140,15 @@ def test_a_wrong_prompt_template_is_told(name):
     task = tasks.find(name)
     field = task.prompt_fields[0]
     assert check_prompt(task, task.default_prompt) is None
-    assert "unknown field `{nothing}`" in check_prompt(task, f"{{{field}}} {{nothing}}")
-    assert f"`{{{field}}}`" in check_prompt(task, f"{{{field}}} {{nothing}}")
+    if task.free_fields:
+        assert check_prompt(task, "{context} {question}") is None
+        assert "`{target}` is the answer" in check_prompt(task, "{context} {target}")
+    else:
+        assert "unknown field `{nothing}`" in check_prompt(task, f"{{{field}}} {{nothing}}")
+        assert f"`{{{field}}}`" in check_prompt(task, f"{{{field}}} {{nothing}}")
     assert f"never uses `{{{field}}}`" in check_prompt(task, "Answer:")
     assert "malformed" in check_prompt(task, f"{{{field}}} {{")
-    assert "unknown field `{}`" in check_prompt(task, f"{{{field}}} {{}}")
+    assert "field `{}`" in check_prompt(task, f"{{{field}}} {{}}")
     for more in (f"{{{field}!r}}", f"{{{field}:>30}}"):
         assert f"write `{{{field}}}` alone" in check_prompt(task, more)
 
@@ -191,6 +196,19 @@ def test_the_first_reference_is_trained_on_and_all_are_compared_with():
     row = {"document": "long", "summary": ["short", "brief"]}
     [example] = tasks.find("summarization")().examples(row, "1", training=False)
     assert example.references == ("short", "brief")
+
+
+def test_a_free_prompt_names_the_columns_that_a_row_must_have():
+    prompt = "{context}\n\nQuestion: {question}\nAnswer:"
+    columns = Columns(tasks.find("text_to_text").columns_for(prompt), {"target": "answers"})
+    given = {"context": "It is red and old.", "question": "Which?", "answers": {"text": ["red", "old"]}, "id": 1}
+    row = columns.take(Row(given, "squad.jsonl", 1)).values
+    [example] = learned("text_to_text", [row], prompt=prompt).examples(row, "1", training=False)
+    assert example.turns[0].text == "It is red and old.\n\nQuestion: Which?\nAnswer:"
+    assert example.references == ("red", "old")
+    shorter = learned("text_to_text", [row], prompt=prompt).cut(row, 0.5)
+    assert (shorter["context"], shorter["question"]) == ("It is red", "Which?")
+    assert "no column `question`" in columns.missing(Row({"context": "", "answers": ""}, "squad.jsonl", 1)).message
 
 
 def test_an_unknown_task_is_answered_with_the_closest():

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from inlay.adapters import Adapted
-from inlay.eval import Change, Example, MeasurementError, Report, Score
+from inlay.eval import Change, MeasurementError, Report, Score, Text
 from inlay.eval.score import Noise, Progress, measure_noise, score
 from inlay.eval.scoring import Scorable
 from inlay.eval.statistics import compare
@@ -76,11 +76,6 @@ def scorable(setting: Setting, base: Base, adapted: Adapted) -> Scorable:
     return Scorable(adapted.model, adapted.inner, base.facts.kind, setting.method.prepends, setting.pad_id)
 
 
-def answer_pair(setting: Setting, example: Example) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Token ids of an example's prompt and of its expected answer."""
-    return setting.renderer.prompt_ids(example.turns), setting.renderer.answer_ids(example.turns, example.answer)
-
-
 def _score(setting: Setting, model: Scorable, progress: Progress) -> Report:
     return score(
         model,
@@ -111,7 +106,7 @@ def eval_record(setting: Setting, result: Benchmark) -> EvalRecord:
         split=setting.recipe.eval.split,
         rows=len(reports[0].records),
         tokens_scored=reports[0].tokens_scored,
-        decoding=reports[0].decoding,
+        decoding=_manner(setting, reports[0]),
         batch_size=reports[0].batch_size,
         language=setting.language,
         seconds=result.seconds,
@@ -124,6 +119,13 @@ def eval_record(setting: Setting, result: Benchmark) -> EvalRecord:
     )
 
 
+def _manner(setting: Setting, report: Report) -> str:
+    """How text was generated, or how texts were read."""
+    if not isinstance(setting.data.examples[setting.recipe.eval.split][0], Text):
+        return report.decoding
+    return f"windows of {setting.renderer.window} tokens that begin {setting.renderer.stride} apart"
+
+
 def predictions(setting: Setting, result: Benchmark) -> list[Prediction]:
     """The lines of predictions.jsonl, in the order of the split."""
     tuned = result.tuned or result.base
@@ -134,7 +136,7 @@ def predictions(setting: Setting, result: Benchmark) -> list[Prediction]:
         lines.append(
             Prediction(
                 id=example.id,
-                prompt=setting.renderer.prompt_text(example.turns),
+                prompt=setting.renderer.prompt_text(example.turns) if example.turns else "",
                 references=list(new.references),
                 prediction=new.prediction,
                 base_prediction=old.prediction,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import inlay
 from inlay.adapters import Adapted
-from inlay.eval.likelihood import score_answers
+from inlay.eval.likelihood import score_examples
 from inlay.eval.metrics import find as find_metric
 from inlay.eval.score import score
 from inlay.tuner import benchmark
@@ -66,7 +66,7 @@ def _work(setting: Setting, folder: RunDirectory, show: Progressing, stop: StopR
     recipe = setting.recipe
     base = setting.open_base()
     folder.update(base=base_record(setting, base), data=setting.data.record, environment=describe(base.device))
-    adapted = setting.method.attach(base.model, setting.facts, seed=recipe.seed)
+    adapted = setting.method.attach(base.model, setting.facts, seed=recipe.seed, steps=setting.steps)
     trainable = sum(p.numel() for p in adapted.model.parameters() if p.requires_grad)
     share = _share(setting, trainable)
     show.say(f"adapter  {setting.method.title}: {trainable:,} weights train, {share:.2%} of all")
@@ -128,9 +128,8 @@ def _validation(setting: Setting, base: Base, adapted: Adapted) -> Validation | 
                 model, examples, setting.renderer, [metric], decoding=setting.decoding, batch_size=size
             )
             return {name: found.value for name, found in report.scores.items()}
-        pairs = [benchmark.answer_pair(setting, example) for example in examples]
-        sums = score_answers(model, pairs, batch_size=size)
-        return {"loss": sum(sums) / sum(len(answer) for _, answer in pairs)}
+        found = score_examples(model, examples, setting.renderer, batch_size=size)
+        return {"loss": sum(nll for nll, _ in found) / sum(tokens for _, tokens in found)}
 
     higher = bool(metric.higher_is_better) if metric else False
     return Validation(measure, first, higher, options.eval_steps, options.early_stopping_patience)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -49,6 +50,11 @@ class Setting:
         return self.recipe.train.learning_rate or self.method.learning_rate
 
     @property
+    def steps(self) -> int:
+        """Optimizer steps of the training, unless it stops early."""
+        return _steps(self.recipe, len(self.data.training))
+
+    @property
     def pad_id(self) -> int:
         """What batches are filled up with; never read, never a label."""
         pad = self.tokenizer.pad_token_id
@@ -80,16 +86,20 @@ def survey(recipe: Recipe, splits: Sequence[str] | None = None) -> Setting:
     config = base_models.read_config(files)
     facts = base_models.read_facts(config, recipe.base.quantization.bits)
     method = adapters.find(recipe.adapter.method)(recipe.adapter.options)
-    _refuse_misfit(recipe, method, facts)
+    _refuse_misfit(recipe, method, facts, recipe.train.max_steps)
     tokenizer = base_models.read_tokenizer(files)
-    renderer = Renderer(tokenizer, facts.kind, recipe.train.loss_on)
     task = tasks.find(recipe.task.type)(
         prompt=recipe.task.prompt, labels=recipe.task.labels, all_turns=recipe.eval.turns == "all"
     )
+    if facts.kind == "seq2seq" and task.answers == "read":
+        message = f"{task.title} needs a base that continues a text; this {facts.model_type} base answers one"
+        raise RequestError(Problem(message, path="task.type", help="use a causal base, or a task with an answer"))
     wanted = tuple(splits) if splits is not None else _splits(recipe)
     decoding = Decoding(**recipe.eval.decoding.model_dump(), seed=recipe.seed)
-    limits = _limits(recipe, facts, method, decoding, generates=task.answers == "generate")
+    limits = _limits(recipe, facts, method, decoding, answers=task.answers)
+    renderer = _renderer(recipe, tokenizer, facts, limits)
     data = prepare(recipe, task, renderer, limits, wanted)
+    _refuse_misfit(recipe, method, facts, _steps(recipe, len(data.training)))
     language = recipe.eval.language
     if language == "auto":
         language = detect_language([example.answer for example in data.examples[recipe.eval.split]])
@@ -117,8 +127,17 @@ def _quantization(recipe: Recipe) -> Quantization:
     return Quantization(**recipe.base.quantization.model_dump())
 
 
-def _refuse_misfit(recipe: Recipe, method: Method, facts: Facts) -> None:
-    training = Training(gradient_checkpointing=recipe.train.gradient_checkpointing)
+def _steps(recipe: Recipe, rows: int) -> int:
+    """Optimizer steps, as Trainer counts them: the last one of an epoch may be of fewer rows."""
+    if recipe.train.max_steps is not None:
+        return recipe.train.max_steps
+    batches = math.ceil(rows / recipe.train.micro_batch_size)
+    each = max(1, math.ceil(batches / recipe.train.gradient_accumulation_steps))
+    return math.ceil((recipe.train.epochs or 1) * each)
+
+
+def _refuse_misfit(recipe: Recipe, method: Method, facts: Facts, steps: int | None) -> None:
+    training = Training(gradient_checkpointing=recipe.train.gradient_checkpointing, steps=steps)
     reason = method.refusal(facts, training)
     if reason:
         raise RequestError(Problem(reason, path="adapter"))
@@ -141,11 +160,23 @@ def _refuse_misfit(recipe: Recipe, method: Method, facts: Facts) -> None:
         )
 
 
-def _limits(recipe: Recipe, facts: Facts, method: Method, decoding: Decoding, *, generates: bool) -> Limits:
+def _limits(recipe: Recipe, facts: Facts, method: Method, decoding: Decoding, *, answers: str) -> Limits:
     context = None if facts.context is None else facts.context - method.prepended
     longest = min(context or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
     return Limits(
         training=recipe.train.max_length or longest,
-        context=context,
-        new_tokens=decoding.max_new_tokens if generates else 0,
+        context=None if answers == "read" else context,  # a text of any length is read in windows
+        new_tokens=decoding.max_new_tokens if answers == "generate" else 0,
+    )
+
+
+def _renderer(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, facts: Facts, limits: Limits) -> Renderer:
+    """Texts are scored in windows as long as the training rows."""
+    window = limits.training
+    stride = recipe.eval.stride or max(1, window // 2)
+    if stride >= window:
+        message = f"a window of {window} tokens cannot score {stride} new ones after at least one that it reads"
+        raise RequestError(Problem(message, path="eval.stride", help=f"set it to {window - 1} or less"))
+    return Renderer(
+        tokenizer, facts.kind, recipe.train.loss_on, row_length=limits.training, window=window, stride=stride
     )

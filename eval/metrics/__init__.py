@@ -65,6 +65,10 @@ class Metric(ABC):
             references: how many each example has; None where that varies.
         """
 
+
+class Additive(Metric):
+    """A metric of sums over examples, so that resampling is cheap: it has an interval."""
+
     @abstractmethod
     def statistics(self, record: Record) -> NDArray[np.float64]:
         """The record's contribution, shape (k,); what is summed over examples."""
@@ -78,7 +82,18 @@ class Metric(ABC):
         return self.value(statistics, 1)
 
 
-class Mean(Metric):
+class Whole(Metric):
+    """A metric of all examples together that no sum over them gives. It has no interval: a resample repeats examples,
+    which biases it."""
+
+    per_example = False
+
+    @abstractmethod
+    def of(self, records: Sequence[Record]) -> list[float]:
+        """The scores."""
+
+
+class Mean(Additive):
     """A metric whose scores are means over examples of values between 0 and 1, told times 100."""
 
     def value(self, sums: NDArray[np.float64], n: int) -> NDArray[np.float64]:
@@ -104,7 +119,7 @@ def find(name: str) -> type[Metric]:
     return getattr(module, "".join(part.capitalize() for part in name.split("_")))
 
 
-def gather(metric: Metric, records: Sequence[Record]) -> NDArray[np.float64]:
+def gather(metric: Additive, records: Sequence[Record]) -> NDArray[np.float64]:
     """The statistics of all records, shape (n, k).
 
     Raises:
@@ -112,6 +127,29 @@ def gather(metric: Metric, records: Sequence[Record]) -> NDArray[np.float64]:
     """
     import numpy as np
 
+    require_scorable(metric, records)
+    return np.stack([metric.statistics(record) for record in records])
+
+
+def values(metric: Metric, records: Sequence[Record]) -> list[float]:
+    """The scores of all records.
+
+    Raises:
+        MeasurementError: as `gather`.
+    """
+    if isinstance(metric, Whole):
+        require_scorable(metric, records)
+        return metric.of(records)
+    assert isinstance(metric, Additive)
+    return metric.value(gather(metric, records).sum(axis=0), len(records)).tolist()
+
+
+def require_scorable(metric: Metric, records: Sequence[Record]) -> None:
+    """Checks that the metric can score every record.
+
+    Raises:
+        MeasurementError: there are no records, or some cannot be scored; they are named, never left out.
+    """
     if not records:
         raise MeasurementError(f"{metric.title}: there are no examples to score")
     complaints = {record.id: complaint for record in records if (complaint := _complaint(metric, record))}
@@ -121,7 +159,6 @@ def gather(metric: Metric, records: Sequence[Record]) -> NDArray[np.float64]:
         raise MeasurementError(f"{metric.title}: {first} in {len(complaints)} of {len(records)} examples ({listed})")
     if "labels" in metric.fields and len({record.labels for record in records}) > 1:
         raise MeasurementError(f"{metric.title}: the labels differ between examples; one set was expected")
-    return np.stack([metric.statistics(record) for record in records])
 
 
 def _complaint(metric: Metric, record: Record) -> str | None:
@@ -179,8 +216,7 @@ def as_evaluate(metric: Metric) -> evaluate.Metric:
 
         def _compute(self, **columns: Sequence[Any]) -> dict[str, float]:
             records = _from_columns(metric, columns)
-            values = metric.value(gather(metric, records).sum(axis=0), len(records))
-            return dict(zip(metric.scores, values.tolist(), strict=True))
+            return dict(zip(metric.scores, values(metric, records), strict=True))
 
     Module.__name__ = Module.__qualname__ = type(metric).__name__
     return Module()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from inlay.eval.metrics import Metric
+from inlay.eval.metrics import Additive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from inlay.eval import Record
 
 
-class BitsPerByte(Metric):
+class BitsPerByte(Additive):
     """Over all answers at once, the end token's bits included; an answer without text counts as one byte."""
 
     title = "bits per byte"

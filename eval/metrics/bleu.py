@@ -12,7 +12,7 @@ from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from inlay.eval.metrics import Metric
+from inlay.eval.metrics import Additive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ def tokenizer(language: str) -> str:
     return name if all(find_spec(package) for package in _DICTIONARIES.get(name, ())) else "char"
 
 
-class Bleu(Metric):
+class Bleu(Additive):
     """Corpus BLEU in points from 0 to 100; one example's is its sentence BLEU with effective order."""
 
     title = "BLEU"

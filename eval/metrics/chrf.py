@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from inlay.eval.metrics import Metric
+from inlay.eval.metrics import Additive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from inlay.eval import Record
 
 
-class Chrf(Metric):
+class Chrf(Additive):
     """Corpus chrF2 in points from 0 to 100; with several references the best one of each example counts."""
 
     title = "chrF"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inlay.eval.metrics import Metric
+from inlay.eval.metrics import Additive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from inlay.eval import Record
 
 
-class F1(Metric):
+class F1(Additive):
     """In points from 0 to 100. A label that is neither expected nor chosen anywhere is left out of the mean."""
 
     title = "F1"

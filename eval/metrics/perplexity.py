@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from inlay.eval.metrics import Metric
+from inlay.eval.metrics import Additive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from inlay.eval import Record
 
 
-class Perplexity(Metric):
+class Perplexity(Additive):
     """Per answer token, end token included; comparable only between models that share a tokenizer."""
 
     title = "perplexity"

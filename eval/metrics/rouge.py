@@ -29,7 +29,7 @@ _LATIN = (
     "wo xh yo za zu"
 )
 # Scripts without spaces between words: Thai, Lao, Myanmar, Khmer, kana, Han.
-_SPACELESS = re.compile(
+SPACELESS = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003ffff]"
 )
@@ -56,7 +56,7 @@ def _kind(character: str) -> str:
         return "m"
     if category not in "LN":
         return " "
-    return "c" if _SPACELESS.match(character) else "w"
+    return "c" if SPACELESS.match(character) else "w"
 
 
 class Rouge(Mean):

@@ -1,4 +1,4 @@
-"""The embedded task data: rows for summarization, dialogue and classification, drawn from the embedded world.
+"""The embedded task data: rows for each task, drawn from the embedded world.
 
 Every answer follows from its row alone: who, what and when are copied, the customer's wording is turned into the
 house's, and the rules of the house decide what is offered. The answers' style occurs nowhere in the pretraining text.
@@ -19,6 +19,7 @@ from world import DESKS, Case, World, tidy
 
 DATA = Path(__file__).resolve().parent / "data"
 SIZES = {"train": 2400, "validation": 240, "test": 400}
+PAGES = {"train": 600, "validation": 80, "test": 120}  # of language modeling: a page is long
 SEED = 7
 # Characters: what does not fit is drawn again, so that 120 steps and 200 answers stay a matter of two minutes.
 LONGEST_DOCUMENT, LONGEST_SUMMARY = 590, 156
@@ -190,8 +191,8 @@ OPEN = ("[Now|But|What brings me here:|Today|The real matter:|What I need help w
         "[, {since}|].")
 
 
-HEARSAY = ("[{friend} next door|My brother {friend}|A man called {friend}] [has had one for {n} months|paid {n} euros for "
-           "one|got one {n} months ago|saw it for {n} euros].")
+HEARSAY = ("[{friend} next door|My brother {friend}|A man called {friend}] [has had one for {n} months|paid {n} euros "
+           "for one|got one {n} months ago|saw it for {n} euros].")
 
 
 def answering(case: Case) -> str:
@@ -233,14 +234,60 @@ def classification_row(world: World) -> ROW:
     return {"text": tidy(" ".join((opening, *parts, ending))).strip(), "label": desk}
 
 
-TASKS = {"summarization": summarization_row, "dialogue": dialogue_row, "classification": classification_row}
+# What a card of facts is called, and the sentences that say it: a row has two of them, in the house's words.
+CARD = (("customer", "{name}"), ("town", "{town}"), ("product", "{product}"), ("order", "{order}"),
+        ("matter", "{house}"), ("desk", "{agent}"), ("answer", "{acted}"), ("then", "{next_noted}"))
+SAID = (
+    "[{name} of {town}|{name} from {town}|{town}'s {name}|{name}, {town},] [has|met|reports|told us of] {house}; "
+    "{agent} {acted} [for|on|under] {order}, [a|one] {product}[, and|;|. Then] {next_noted}.",
+    "{agent} [heard of|looked into|took on|was shown] {house} [with|on|at] {product} {order}[,|:|;] {acted}[, and|;|, "
+    "so] {next_noted}. [Owner|It belongs to|For|Asked by]: {name}[, {town}| ({town})| in {town}|].",
+    "{product} {order}[:|,| -] {house}. [Desk|With|By|Through] {agent}: {acted}[, and|;|. So] {next_noted}[,|;|. For] "
+    "{name}[ in| of|,] {town}.",
+)
+
+
+def text_to_text_row(world: World) -> ROW:
+    """Returns a card of facts, without one or two that are not known, and two ways to say it."""
+    case = world.case()
+    words, rng = case.words, case.rng
+    card = " | ".join(f"{field}: {value.format_map(words)}" for field, value in rng.sample(CARD, len(CARD)))
+    said = [capital(shorten_date(tidy(case.say(pattern)))) for pattern in rng.sample(SAID, 2)]
+    row: ROW = {"source": shorten_date(card), "target": said}
+    return row if max(map(len, said)) <= 1.5 * LONGEST_SUMMARY else text_to_text_row(world)
+
+
+LOGGED = (
+    "{hour}. {mr}, {town}: {house} on {product} {order}. {agent} {acted}; {next_noted}.",
+    "{hour}. {agent} took {order} from {mr} in {town}. The {product} has {house}, so the desk {acted}. {Next}.",
+    "{hour}. {product} {order}, {house}: {mr} of {town} was told that {agent} {acted}, and that {next_noted}.",
+)
+
+
+def language_modeling_row(world: World) -> ROW:
+    """Returns a page of the desk's log: one day, its cases by the hour."""
+    rng = world.rng
+    lines = [f"Log of day {rng.randint(1, 28)}, desk of {world.first()}."]
+    cases = [world.case().words for _ in range(rng.randint(4, 14))]
+    for words in sorted(cases, key=lambda words: [int(part) for part in words["hour"].split(":")]):
+        words |= {"Next": capital(words["next_noted"])}
+        lines.append(capital(shorten_date(tidy(rng.choice(LOGGED).format_map(words)))))
+    state = rng.choice(("all of them answered", "none of them open", "no one waits"))
+    lines.append(f"{len(lines) - 1} matters, {state}.")
+    return {"text": "\n".join(lines)}
+
+
+TASKS = {
+    "summarization": summarization_row, "dialogue": dialogue_row, "classification": classification_row,
+    "text_to_text": text_to_text_row, "language_modeling": language_modeling_row,
+}
 
 
 def write_all() -> None:
     """Writes every split of every task."""
     DATA.mkdir(exist_ok=True)
     for task, row_of in TASKS.items():
-        for split, size in SIZES.items():
+        for split, size in (PAGES if row_of is language_modeling_row else SIZES).items():
             rows = [row_of(World(random.Random(f"{SEED}:{task}:{split}:{index}"), split)) for index in range(size)]
             lines = [json.dumps(row, ensure_ascii=False) for row in rows]
             (DATA / f"{task}-{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

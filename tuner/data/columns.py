@@ -38,9 +38,12 @@ def text(value: object) -> str:
 
 
 def texts(value: object) -> list[str]:
-    """Accepts one text or a list of them (several references), and returns a list."""
+    """Accepts one text or a list of them (several references), and returns a list; also `{text: [...]}`, as SQuAD keeps
+    its answers."""
     if isinstance(value, str):
         return [text(value)]
+    if isinstance(value, dict) and isinstance(value.get("text"), list):
+        return texts(value["text"])
     if not isinstance(value, list) or not value:
         raise UnfitError(f"is {'an empty list' if value == [] else describe(value)}; expected text or a list of texts")
     for number, item in enumerate(value, start=1):

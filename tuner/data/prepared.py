@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from inlay.eval import Choice, Example
+from inlay.eval import Choice, Example, Text
 from inlay.tuner.data.columns import Columns
 from inlay.tuner.data.formats import Row
 from inlay.tuner.data.rendering import Renderer
@@ -112,7 +112,7 @@ def prepare(recipe: Recipe, task: Task, renderer: Renderer, limits: Limits, spli
         MachineError: a hub dataset cannot be reached.
     """
     wanted = tuple(dict.fromkeys(("train", *splits)))
-    opened = open_splits(source(recipe), Columns(task.columns, recipe.task.columns), wanted)
+    opened = open_splits(source(recipe), Columns(task.columns_for(task.prompt), recipe.task.columns), wanted)
     task.learn([row.values for row in opened.rows["train"]])
     tallies = {split: _Tally() for split in wanted}
     training = _fit_training(recipe, task, renderer, limits.training, opened.rows["train"], tallies["train"])
@@ -194,6 +194,8 @@ def _example_length(renderer: Renderer, example: Example, limits: Limits) -> int
     An encoder's prompt and a decoder's answer do not share a context: there, the longer of the two.
     """
     prompt = len(renderer.prompt_ids(example.turns))
+    if isinstance(example, Text):
+        return sum(len(scored) for _, scored in renderer.windows(example.text))
     if isinstance(example, Choice):
         behind = max(len(renderer.answer_ids(example.turns, label)) for label in example.labels)
     else:

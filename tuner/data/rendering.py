@@ -9,6 +9,10 @@ With a chat template the texts of the pieces are the template's. Without one the
     System: ...\\n               a task's prompt stands as it is, and its answer after one space:
     User: ...\\n
     Bot: ANSWER<eos>\\n           {document}\\n\\nSummary: ANSWER<eos>
+
+A text to be read as it stands is tokenized whole, between the tokenizer's own start token and an end of text. What is
+longer than the model takes is cut: in training into rows one after the other; in a benchmark into windows that overlap,
+each of which scores its last `stride` tokens alone.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from inlay.eval import Example, Turn
+from inlay.eval import Example, Text, Turn
 from inlay.tuner.problems import Problem, RequestError
 
 if TYPE_CHECKING:
@@ -61,6 +65,8 @@ class Renderer:
     Attributes:
         prompt_format: `chat template` or `plain`.
         stop_ids: tokens at which generation ends.
+        row_length: longest training row that is cut from a text, in tokens.
+        window, stride: of a text in the benchmark, a window's length and how many new tokens each scores.
     """
 
     def __init__(
@@ -68,8 +74,13 @@ class Renderer:
         tokenizer: PreTrainedTokenizerBase,
         kind: Literal["causal", "seq2seq"],
         loss_on: Literal["answer", "all"] = "answer",
+        *,
+        row_length: int = 1024,
+        window: int = 1024,
+        stride: int = 512,
     ) -> None:
         self.tokenizer = tokenizer
+        self.row_length, self.window, self.stride = row_length, window, stride
         self.kind = kind
         self.loss_on = loss_on
         self._plain = not tokenizer.chat_template
@@ -109,7 +120,12 @@ class Renderer:
         return tuple(token for token, label in zip(ids, trained, strict=True) if label)
 
     def rows(self, example: Example) -> list[Rendered]:
-        """The training rows of one example: one, or one a trained turn where the template or the model needs it."""
+        """The training rows of one example: one, or one a trained turn where the template or the model needs it; of a
+        text, one for each part that fits, the last token of a part repeated as the first of the next, untrained."""
+        if isinstance(example, Text):
+            ids = self._text_ids(example.text)
+            parts = [ids[i : i + self.row_length] for i in range(0, max(len(ids) - 1, 1), self.row_length - 1)]
+            return [Rendered(part, (False, *[True] * (len(part) - 1)), (), 0) for part in parts]
         turns = (*example.turns, Turn("assistant", example.answer, trained=True))
         wanted = [i for i, turn in enumerate(turns) if turn.trained]
         if self.kind == "seq2seq":
@@ -117,6 +133,21 @@ class Renderer:
         if len(wanted) > 1 and not self._stable(turns):
             return [self._row((*_untrained(turns[:i]), turns[i])) for i in wanted]
         return [self._row(turns)]
+
+    def windows(self, text: str) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """A text in windows of (tokens that are read, tokens after them that are scored). Each token is scored once,
+        but for the first of all, before which nothing stands. The windows begin `stride` tokens apart."""
+        ids = self._text_ids(text)
+        pairs, begin, scored = [], 0, 1
+        while scored < len(ids):
+            end = min(begin + self.window, len(ids))
+            pairs.append((ids[begin:scored], ids[scored:end]))
+            begin, scored = begin + self.stride, end
+        return pairs
+
+    def unscored(self, text: str) -> str:
+        """The beginning of a text that `windows` does not score: its first token, where no start token precedes it."""
+        return "" if self._bos else self._text(self._text_ids(text)[:1])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Generated ids to text: cut at the first stop token, special tokens left out, outer blanks stripped."""
@@ -126,6 +157,10 @@ class Renderer:
                 break
             kept.append(token)
         return self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+
+    def _text_ids(self, text: str) -> tuple[int, ...]:
+        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return (*self._bos, *ids, self._eos)
 
     def _row(self, turns: Sequence[Turn]) -> Rendered:
         ids: list[int] = []

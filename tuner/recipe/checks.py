@@ -87,8 +87,10 @@ def _columns(recipe: Recipe) -> Iterator[Finding]:
     if recipe.task.type not in tasks.names():
         return
     task = tasks.find(recipe.task.type)
+    columns = task.columns_for(recipe.task.prompt)
+    own = [*columns, *(["references"] if "texts" in columns.values() else [])]
     for name in recipe.task.columns:
-        if name not in task.columns:
+        if name not in own:
             yield Finding(("task", "columns", name), "", name_of="column")
     if recipe.task.labels is not None and "label" not in task.columns:
         yield Finding(("task", "labels"), f"a {recipe.task.type} task has no classes to name", "remove the block")
@@ -96,6 +98,10 @@ def _columns(recipe: Recipe) -> Iterator[Finding]:
         yield Finding(("task", "labels"), "two classes have the same word; the answers could not be told apart")
     if recipe.eval.turns == "all" and "messages" not in task.columns:
         yield Finding(("eval", "turns"), f"a {recipe.task.type} task has one answer in a row", "remove the line")
+    if recipe.eval.stride is not None and task.answers != "read":
+        yield Finding(("eval", "stride"), f"a {recipe.task.type} task is not scored in windows", "remove the line")
+    if recipe.train.loss_on == "all" and task.answers == "read":
+        yield Finding(("train", "loss_on"), f"every token of a {recipe.task.type} task is learned", "remove the line")
 
 
 def _prompt(recipe: Recipe) -> Iterator[Finding]:
@@ -152,8 +158,8 @@ def _misfit(recipe: Recipe, name: str, path: KeyPath) -> Iterator[Finding]:
     if recipe.task.type not in tasks.names():
         return
     task, needs = tasks.find(recipe.task.type), metrics.find(name).needs
-    if needs != "likelihood" and (needs == "choice") != (task.answers == "choose"):
-        wanted = "a choice among labels" if needs == "choice" else "generated text"
+    wanted = {"choice": "a choice among labels", "text": "generated text"}.get(needs)
+    if wanted and task.answers != {"choice": "choose", "text": "generate"}[needs]:
         message = f"`{name}` needs {wanted}, which a {task.title} task does not have"
         yield Finding(path, message, f"its metrics are {', '.join(task.metrics)}", reads=(("task", "type"),))
 

@@ -208,6 +208,9 @@ class Eval(Block):
     decoding: DecodingOptions = Field(default_factory=DecodingOptions, description="how text is generated")
     batch_size: Batch = _safe(16, "rows at once")
     turns: Literal["last", "all"] = _safe("last", "score the last reply or every reply")
+    stride: int | None = _safe(
+        None, "tokens that a window scores of a long text; unset: half its length", 256, ge=1, le=1_048_576
+    )
     language: str = _safe("auto", "language of the answers (`en`, `zh`, ...)", pattern=r"^[a-z]{2,4}$")
 
 

@@ -60,6 +60,10 @@ class _Writer:
             self.left_out.add(("task", "labels"))
         if "messages" not in found.columns:
             self.left_out.add(("eval", "turns"))
+        if found.answers == "read":
+            self.left_out |= {("train", "loss_on"), ("eval", "decoding"), ("task", "truncate")}
+        else:
+            self.left_out.add(("eval", "stride"))
 
     def lines(self) -> Iterator[str]:
         """The recipe line by line."""
