@@ -129,7 +129,7 @@ def test_a_run_in_a_process_of_its_own(inside):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("run ")
     lines = done.stderr.splitlines()
-    known = ("base ", "data ", "adapter ", "note ", "training ", "tuned: ", "base: ")
+    known = ("base ", "data ", "memory ", "adapter ", "warning ", "training ", "tuned: ", "base: ")
     assert [line for line in lines if not line.startswith(known)] == []
     assert any(line.startswith("training 2/2") for line in lines)
 

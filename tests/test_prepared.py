@@ -110,7 +110,7 @@ def test_s4_no_row_fits(recipe, share):
 
 def test_s4_both_splits_are_told_at_once(recipe):
     with pytest.raises(RequestError) as caught:
-        prepared(recipe([summary(200)] * 3, [summary(200), summary(2)]), context=100)
+        prepared(recipe([summary(200)] * 3, [summary(200), summary(2)], "task.overlap=keep"), context=100)
     assert [problem.path for problem in caught.value.problems] == ["train.max_length", "task.max_left_out"]
     assert "1 of 2 test rows are longer than 100 tokens" in caught.value.problems[1].message
     assert "eval.decoding.max_new_tokens" in caught.value.problems[1].help
@@ -161,7 +161,7 @@ def test_a_dialogue_loses_its_oldest_exchanges_and_no_more_than_needed(recipe):
 def test_a_test_row_leaves_room_for_its_answer_and_for_generation(recipe):
     made = Renderer(tiny.tokenizer(), "causal")
     test = [summary(4, "so " * 30), summary(30, "so")]
-    found = prepared(recipe([summary(4)], test, "task.truncate=true"), context=100, new_tokens=40)
+    found = prepared(recipe([summary(4)], test, "task.truncate=true", "task.overlap=keep"), context=100, new_tokens=40)
     assert found.record.documents_cut["test"] == 1
     for example in found.examples["test"]:
         prompt, answer = made.prompt_ids(example.turns), made.answer_ids(example.turns, example.references[0])
@@ -212,7 +212,7 @@ def test_s4_rows_used_recorded_and_a_prefix_has_its_room(recipe, tiny_models, sh
     for every method."""
     rows = [summary(words, number=words) for words in (3, 30, 49, 50, 51, 52, 90)]
     tests = [{**row, "summary": "Anna writes"} for row in rows]
-    options = ("task.truncate=true", "eval.decoding.max_new_tokens=40")
+    options = ("task.truncate=true", "task.overlap=keep", "eval.decoding.max_new_tokens=40")
 
     def survey(method: str, *more: str) -> setting.Setting:
         made = recipe(rows, tests, *options, *more, model=str(tiny_models(shape)), method=method)

@@ -223,7 +223,7 @@ def test_heading_says_what_the_intervals_earned(verdicts: list[str], words: str)
 def test_failed_run_says_why_and_shows_no_scores(tmp_path: Path) -> None:
     failed = record(status="failed", reason="out of memory at step 1", metrics=None, eval=None, train=None, data=None)
     found = Page(draw(tmp_path, failed, rows=0, logged=0))
-    assert found.text("h1") == "This run failed: Summarization with lora on Small-135M (nf4)"
+    assert found.text("h1") == "This run failed: Summarization with LoRA on Small-135M (nf4)"
     assert "out of memory at step 1" in found.text("header")
     assert "training- (did not begin)" in found.text("main")
     assert not found.all("svg")

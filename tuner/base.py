@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from inlay.adapters import Facts, Linear
+from inlay.tuner.architecture import attention_of, auto_class, without_weights
 from inlay.tuner.model_files import ModelFiles
 from inlay.tuner.problems import MachineError, Problem, RequestError, explained
 
@@ -129,8 +130,7 @@ def read_facts(config: PreTrainedConfig, bits: int) -> Facts:
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    with torch.device("meta"):
-        model = _auto_class(config).from_config(config)
+    model = without_weights(config)
     text = config.get_text_config()
     heads = getattr(text, "num_attention_heads", None)
     if not isinstance(heads, int):
@@ -166,6 +166,13 @@ def read_facts(config: PreTrainedConfig, bits: int) -> Facts:
     )
 
 
+def on_gpu() -> bool:
+    """Whether a model is opened on a GPU here."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def _context(text: PreTrainedConfig) -> int | None:
     """The longest sequence; None where nothing in the architecture limits it (ALiBi)."""
     return getattr(text, "max_position_embeddings", None)
@@ -196,20 +203,20 @@ def open_base(
 
     unreadable = (ValueError, KeyError, OSError, ImportError, SafetensorError)
     config = read_config(files)
-    device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    dtype = _compute_dtype(quantization, device)
+    device = "cuda:0" if on_gpu() else "cpu"
+    dtype = compute_dtype_of(quantization, device)
     arguments: dict[str, object] = {}
     if quantization.bits in (4, 8):
         _import_bitsandbytes()
         arguments = {"quantization_config": _bitsandbytes_config(quantization, dtype), "device_map": {"": device}}
     try:
         with explained(f"the weights of `{files.name}` cannot be loaded", *unreadable):
-            model, info = _auto_class(config).from_pretrained(
+            model, info = auto_class(config).from_pretrained(
                 files.folder,
                 config=config,
                 generation_config=GenerationConfig(),  # the folder's own is never read
                 dtype=dtype,
-                attn_implementation=_attention(config, attention),
+                attn_implementation=attention_of(config, attention),
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,  # they are refused below, by name
                 trust_remote_code=False,
@@ -254,36 +261,7 @@ def dequantize(layer: nn.Module) -> torch.Tensor:
     raise TypeError(f"{type(layer).__name__} is not a quantized layer")
 
 
-def _auto_class(config: PreTrainedConfig):
-    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
-    )
-
-    if config.is_encoder_decoder and config.model_type in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
-        return AutoModelForSeq2SeqLM
-    encoder = config.model_type.replace("_", "-") in ("bert", "roberta", "xlm-roberta", "electra", "deberta-v2")
-    if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not encoder:
-        return AutoModelForCausalLM
-    raise RequestError(
-        Problem(
-            f"`{config.model_type}` is neither a causal nor a sequence-to-sequence language model",
-            path="base.model",
-            help="use a model that writes text, such as a Llama, Qwen, GPT-2, GPT-NeoX, Gemma, Mistral or T5",
-        )
-    )
-
-
-def _attention(config: PreTrainedConfig, asked: str) -> str:
-    """`sdpa` falls back to `eager`, which computes the same, on the few architectures that lack it (GPT-Neo)."""
-    if asked == "flash_attention_2" and find_spec("flash_attn") is None:
-        raise MachineError("base.attention: flash_attention_2 needs flash-attn", help="pip install flash-attn")
-    supported = _auto_class(config)._model_mapping[type(config)]._supports_sdpa
-    return "eager" if asked == "sdpa" and not supported else asked
-
-
-def _compute_dtype(quantization: Quantization, device: str) -> torch.dtype:
+def compute_dtype_of(quantization: Quantization, device: str) -> torch.dtype:
     """`auto`: bf16 on CUDA; fp32 on a CPU, where results are then independent of batching, and on cards without bf16,
     where fp16 gradients would need their loss scaled."""
     import torch

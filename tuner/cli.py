@@ -130,6 +130,13 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     run.add_argument("--output", type=Path, metavar="DIR", help="where the run goes (runs/<name>-<hash>)")
     run.add_argument("--again", action="store_true", help="start a new run although the same recipe is done")
 
+    check = add("check", "say what a recipe would do, and what to look at first", _check)
+    check.add_argument("recipe", nargs="?", metavar="RECIPE", help="a file, or a name that `inlay ls recipes` shows")
+    check.add_argument("--rows", type=int, default=1, metavar="N", help="training rows to show (1)")
+    check.add_argument("--no-timing", action="store_true", help="load no weights: no forecast of time")
+    check.add_argument("--explain", metavar="CODE", help="say what a finding means, such as D107")
+    _add_set(check)
+
     rescore = add("eval", "measure a run, an adapter or a base", _eval)
     rescore.add_argument("target", metavar="TARGET", help="a run, an adapter's folder, or a model")
     rescore.add_argument("--recipe", metavar="RECIPE", help="data, metrics and decoding (the run's own)")
@@ -170,6 +177,24 @@ def _run(options: argparse.Namespace) -> None:
     from inlay.tuner.run import run
 
     _show(run(loaded, output=options.output, again=options.again, command=options.command))
+
+
+def _check(options: argparse.Namespace) -> int:
+    from inlay.tuner import recipe
+
+    if (options.recipe is None) == (options.explain is None):
+        raise RequestError("`inlay check` takes a recipe, or --explain CODE")
+    loaded = recipe.load(options.recipe, options.overrides) if options.recipe else None
+
+    from inlay.tuner import check
+
+    if loaded is None:
+        print(check.explain(options.explain))
+        return 0
+    checked = check.check(loaded, rows=max(0, options.rows), timed=not options.no_timing)
+    follow = f"next    inlay run {shlex.quote(options.recipe)}" if checked.sound else "next    mend what failed above"
+    print(f"{checked.text}\n{follow}")
+    return 0 if checked.sound else 1
 
 
 def _eval(options: argparse.Namespace) -> None:

@@ -39,19 +39,33 @@ class BaseRecord(_Part):
 
 
 class AdapterRecord(_Part):
-    """The adapter; `share` is trainable / all parameters, `bytes` its size on disk."""
+    """The adapter; `title` is the method's usual name, `share` trainable / all parameters, `bytes` its size on disk."""
 
     method: str
+    title: str = ""
     options: dict[str, object]
     trainable_parameters: int
     share: float
     bytes: int
 
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return self.title or self.method
+
+
+class OverlapRecord(_Part):
+    """Training rows whose prompt stands in another split too: with the same answer, and with another one."""
+
+    prompt_and_answer: int
+    prompt_only: int
+
 
 class DataRecord(_Part):
     """The data of the run. `rows`, `left_out` and `tokens` are per split; `rows_sha256` covers the ids of used rows.
     `revision` is the commit of a hub dataset. `first_row` is the first training row as the model sees it: pieces of
-    text, and whether they are trained on.
+    text, and whether they are trained on. `overlap` is per measured split, on normalized text; `dropped` says how many
+    training rows were left out for it. `duplicates`: training rows that repeat another.
     """
 
     inputs: list[InputFile]
@@ -64,6 +78,19 @@ class DataRecord(_Part):
     tokens: dict[str, int]
     trained_tokens: int
     first_row: list[tuple[str, bool]]
+    overlap: dict[str, OverlapRecord] = {}
+    dropped: int = 0
+    duplicates: int = 0
+
+
+class ForecastRecord(_Part):
+    """What was predicted before a weight was loaded: `peak_bytes` in training as a range, and the parts it is made of;
+    `disk_bytes`: the run's folder, about."""
+
+    trainable_parameters: int
+    peak_bytes: tuple[int, int]
+    parts: dict[str, int]
+    disk_bytes: int
 
 
 class TrainRecord(_Part):
@@ -170,6 +197,7 @@ class RunRecord(_Part):
     base: BaseRecord | None = None
     adapter: AdapterRecord | None = None
     data: DataRecord | None = None
+    forecast: ForecastRecord | None = None
     train: TrainRecord | None = None
     eval: EvalRecord | None = None
     metrics: Metrics | None = None

@@ -13,14 +13,16 @@ from inlay.adapters import Adapted
 from inlay.eval.likelihood import score_examples
 from inlay.eval.metrics import find as find_metric
 from inlay.eval.score import score
-from inlay.tuner import benchmark
+from inlay.tuner import benchmark, preflight
 from inlay.tuner.base import Base
 from inlay.tuner.console import Progressing, hushed
 from inlay.tuner.environment import describe
+from inlay.tuner.forecast import forecast
 from inlay.tuner.problems import Failure, RequestError
 from inlay.tuner.recipe import Recipe, recipe_hash, resolved_yaml
 from inlay.tuner.records import AdapterRecord, BaseRecord, RunRecord, TrainRecord, TrainRow
 from inlay.tuner.report import read_record, write_page
+from inlay.tuner.report.figures import size
 from inlay.tuner.run_directory import RunDirectory, free_path
 from inlay.tuner.setting import Setting, survey
 from inlay.tuner.signals import StopRequest
@@ -64,8 +66,17 @@ def run(recipe: Recipe, *, output: Path | None, again: bool, command: str) -> Pa
 def _work(setting: Setting, folder: RunDirectory, show: Progressing, stop: StopRequest) -> None:
     """Everything from loading the weights to the scores; each part is recorded when it is done."""
     recipe = setting.recipe
+    predicted = forecast(setting) if setting.method.trainable(setting.facts) else None
+    if predicted:
+        low, high = predicted.peak_bytes
+        show.say(f"memory   ~{size(low)} to {size(high)} at the peak of training")
     base = setting.open_base()
-    folder.update(base=base_record(setting, base), data=setting.data.record, environment=describe(base.device))
+    folder.update(
+        base=base_record(setting, base),
+        data=setting.data.record,
+        forecast=predicted,
+        environment=describe(base.device),
+    )
     adapted = setting.method.attach(base.model, setting.facts, seed=recipe.seed, steps=setting.steps)
     trainable = sum(p.numel() for p in adapted.model.parameters() if p.requires_grad)
     share = _share(setting, trainable)
@@ -101,7 +112,7 @@ def _train(
         seed=setting.recipe.seed,
         learning_rate=setting.learning_rate,
         pad_id=setting.pad_id,
-        start_id=base.model.config.decoder_start_token_id if base.facts.kind == "seq2seq" else None,
+        start_id=setting.start_id(base),
         device=base.device,
         validation=_validation(setting, base, adapted),
         listener=listener,
@@ -197,19 +208,15 @@ def begin(path: Path, recipe: Recipe, digest: str, command: str) -> RunRecord:
 
 
 def _announce(setting: Setting, show: Progressing) -> None:
-    """What will be trained on what, before anything is loaded."""
+    """What will be trained on what, before anything is loaded, and what the preflight has to say."""
     recipe, record = setting.recipe, setting.data.record
-    left = sum(record.left_out.values())
     rows = "  ".join(f"{split} {n:,}" for split, n in record.rows.items())
     bits = recipe.base.quantization.bits
     show.say(f"base     {setting.files.name}, {setting.facts.parameters:,} weights, {bits} bit")
     show.say(f"data     {rows}  trained tokens {record.trained_tokens:,}  prompts: {setting.renderer.prompt_format}")
-    if left:
-        details = ", ".join(f"{n} {split}" for split, n in record.left_out.items() if n)
-        show.say(f"warning  {left} rows are too long and were left out ({details})")
-    cut = sum(record.documents_cut.values())
-    if cut:
-        show.say(f"note     {cut} documents were cut to fit (task.truncate)")
+    for finding in preflight.findings(setting):
+        if finding.outcome != "pass":
+            show.say(f"{'warning' if finding.outcome == 'warn' else 'WARNING'}  {finding.text} ({finding.code})")
 
 
 def base_record(setting: Setting, base: Base) -> BaseRecord:
@@ -231,6 +238,7 @@ def adapter_record(setting: Setting, trainable: int, saved: Path) -> AdapterReco
     """The adapter in the folder `saved` as run.json holds it."""
     return AdapterRecord(
         method=setting.recipe.adapter.method,
+        title=setting.method.title,
         options=setting.recipe.adapter.options.model_dump(mode="json"),
         trainable_parameters=trainable,
         share=_share(setting, trainable),

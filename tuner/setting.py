@@ -45,6 +45,11 @@ class Setting:
     decoding: Decoding
 
     @property
+    def quantization(self) -> Quantization:
+        """How the base's weights are held."""
+        return Quantization(**self.recipe.base.quantization.model_dump())
+
+    @property
     def learning_rate(self) -> float:
         """The recipe's, or the method's own."""
         return self.recipe.train.learning_rate or self.method.learning_rate
@@ -60,12 +65,16 @@ class Setting:
         pad = self.tokenizer.pad_token_id
         return int(pad if pad is not None else self.tokenizer.eos_token_id)
 
+    def start_id(self, base: Base) -> int | None:
+        """The token that a sequence-to-sequence decoder starts from; None for a causal base."""
+        return base.model.config.decoder_start_token_id if self.facts.kind == "seq2seq" else None
+
     def open_base(self) -> Base:
         """Loads the weights; the method's targets as plain layers where it needs them so."""
         floats = self.method.targets(self.facts) if self.method.needs_float_weights else ()
         return base_models.open_base(
             self.files,
-            _quantization(self.recipe),
+            self.quantization,
             self.facts,
             self.tokenizer,
             attention=self.recipe.base.attention,
@@ -121,10 +130,6 @@ def survey(recipe: Recipe, splits: Sequence[str] | None = None) -> Setting:
 def _splits(recipe: Recipe) -> tuple[str, ...]:
     validated = ("validation",) if recipe.train.eval_steps is not None else ()
     return tuple(dict.fromkeys((*validated, recipe.eval.split)))
-
-
-def _quantization(recipe: Recipe) -> Quantization:
-    return Quantization(**recipe.base.quantization.model_dump())
 
 
 def _steps(recipe: Recipe, rows: int) -> int:

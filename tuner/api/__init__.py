@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from inlay.tuner.recipe import Recipe
 
 __version__ = "0.1.0"
-__all__ = ["doctor", "evaluate", "init", "load_recipe", "ls", "report", "run", "schema"]
+__all__ = ["check", "doctor", "evaluate", "init", "load_recipe", "ls", "report", "run", "schema"]
 
 
 def run(
@@ -46,6 +46,26 @@ def run(
     from inlay.tuner.run import run as start
 
     return start(loaded, output=Path(output) if output else None, again=again, command="inlay.run")
+
+
+def check(
+    recipe: str | Path | Recipe, *, overrides: Sequence[str] = (), rows: int = 1, timed: bool = True
+) -> tuple[str, bool]:
+    """What a recipe would do, and whether nothing stands against it. Nothing is trained or written.
+
+    Args:
+        recipe: a file, the name of a shipped recipe, or what `load_recipe` returned.
+        overrides: each `dotted.path=value`, for a recipe that is named.
+        rows: training rows to show.
+        timed: load the base and time three steps and one batch of the benchmark.
+
+    Raises:
+        inlay.tuner.problems.Failure: the run would be refused; its problems say why.
+    """
+    from inlay.tuner.check import check as examine
+
+    checked = examine(_recipe(recipe, overrides), rows=rows, timed=timed)
+    return checked.text, checked.sound
 
 
 def evaluate(

@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 from inlay.eval import Choice, Example, Text
 from inlay.tuner.data.columns import Columns
 from inlay.tuner.data.formats import Row
+from inlay.tuner.data.overlap import sift
 from inlay.tuner.data.rendering import Renderer
 from inlay.tuner.data.sources import Source, open_splits
 from inlay.tuner.data.tasks import Task
@@ -113,9 +114,12 @@ def prepare(recipe: Recipe, task: Task, renderer: Renderer, limits: Limits, spli
     """
     wanted = tuple(dict.fromkeys(("train", *splits)))
     opened = open_splits(source(recipe), Columns(task.columns_for(task.prompt), recipe.task.columns), wanted)
-    task.learn([row.values for row in opened.rows["train"]])
+    given = opened.rows["train"]
+    task.learn([row.values for row in given])
+    measured = {split: opened.rows[split] for split in wanted if split != "train"}
+    sifted = sift(task, given, measured, recipe.task.overlap)
     tallies = {split: _Tally() for split in wanted}
-    training = _fit_training(recipe, task, renderer, limits.training, opened.rows["train"], tallies["train"])
+    training = _fit_training(recipe, task, renderer, limits.training, sifted.rows, tallies["train"])
     examples = {
         split: _fit_examples(recipe, task, renderer, limits, opened.rows[split], tallies[split])
         for split in wanted
@@ -133,7 +137,10 @@ def prepare(recipe: Recipe, task: Task, renderer: Renderer, limits: Limits, spli
         documents_cut={split: tally.cut for split, tally in tallies.items()},
         tokens={split: tally.tokens for split, tally in tallies.items()},
         trained_tokens=sum(row.labels for row in training),
-        first_row=_show(renderer, training[0]),
+        first_row=show(renderer, training[0]),
+        overlap=sifted.overlap,
+        dropped=len(given) - len(sifted.rows),
+        duplicates=sifted.duplicates,
     )
     return Prepared(tuple(training), examples, record)
 
@@ -291,7 +298,7 @@ def _hash_inputs(inputs: Sequence[InputFile]) -> str:
     return hashlib.sha256("\n".join(file.sha256 for file in inputs).encode()).hexdigest()
 
 
-def _show(renderer: Renderer, row: TrainingRow) -> list[tuple[str, bool]]:
+def show(renderer: Renderer, row: TrainingRow) -> list[tuple[str, bool]]:
     """The row as text, in runs of tokens that are trained on or only read."""
     runs: list[tuple[list[int], bool]] = [(list(row.source), False)] if row.source else []
     for token, on in zip(row.ids, row.trained, strict=True):

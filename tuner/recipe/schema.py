@@ -155,6 +155,9 @@ class Task(Block):
     labels: dict[str, Text] | None = _semantic(
         None, "value in the data: the word for the class", {"0": "no", "1": "yes"}
     )
+    overlap: Literal["drop_train", "keep", "stop"] = _semantic(
+        "drop_train", "training rows that stand in the rows to measure on too"
+    )
     truncate: bool = _semantic(False, "cut documents that are too long; never the answer")
     max_left_out: Share = _safe(0.05, "share of rows that may be left out as too long before the run stops")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inlay.tuner.records import EvalRecord, NoiseRecord, RunRecord, TrainRecord
+from inlay.tuner.records import DataRecord, EvalRecord, ForecastRecord, NoiseRecord, RunRecord, TrainRecord
 from inlay.tuner.report.figures import MISSING, count, counted, duration, percent, plain, size
 from inlay.tuner.report.scores import trained
 
@@ -20,7 +20,7 @@ def cost(record: RunRecord) -> Facts:
     if record.base:
         facts.append(("base in memory", size(record.base.bytes)))
     if record.train:
-        facts += _training(record.train)
+        facts += _training(record.train, record.forecast)
     elif trained(record):
         facts.append(("training", f"{MISSING} (did not begin)"))
     if record.eval:
@@ -30,11 +30,12 @@ def cost(record: RunRecord) -> Facts:
     return facts
 
 
-def _training(train: TrainRecord) -> Facts:
+def _training(train: TrainRecord, forecast: ForecastRecord | None) -> Facts:
     facts = [
         ("training time, steps only", duration(train.seconds)),
         ("speed", f"{count(round(train.tokens_per_second))} tokens/s"),
         ("peak memory, training", size(train.peak_bytes)),
+        *([("predicted before the start", memory_forecast(forecast))] if forecast else []),
         ("steps", f"{count(train.steps)}{', stopped early' if train.stopped_early else ''}"),
         ("rows seen", count(train.rows_seen)),
         ("tokens", f"{count(train.tokens)} read, {count(train.trained_tokens)} trained on"),
@@ -61,7 +62,7 @@ def base(record: RunRecord) -> Facts:
             ("prompt format", model.prompt_format),
         ]
     if record.adapter:
-        facts.append(("adapter", record.adapter.method))
+        facts.append(("adapter", record.adapter.name))
         facts += [(f"adapter.{name}", _option(value)) for name, value in record.adapter.options.items()]
     return facts
 
@@ -84,6 +85,8 @@ def benchmark(record: RunRecord) -> Facts:
         ("batch size", count(done.batch_size)),
         ("language", done.language),
     ]
+    if record.data and (found := overlap(record.data)):
+        facts.append(("overlap", found))
     return [*facts, ("noise of batching", noise(done.noise))] if done.noise else facts
 
 
@@ -91,6 +94,32 @@ def noise(found: NoiseRecord) -> str:
     """How much batching alone moved the results, in one line."""
     same = f"{count(found.identical_texts)} of {counted(found.rows, 'text')} identical"
     return f"{same}, likelihood moves by {percent(found.nll_relative)} ({found.dtype})"
+
+
+def overlap(data: DataRecord) -> str:
+    """Whether training rows stand in the rows that were measured, in one line; empty where nobody looked."""
+    if not data.overlap:
+        return ""
+    said = []
+    for split, found in data.overlap.items():
+        shared = found.prompt_and_answer + found.prompt_only
+        if not shared:
+            said.append(f"no training row stands in {split}")
+            continue
+        fate = "left out" if data.dropped else "trained on all the same"
+        said.append(
+            f"{counted(shared, 'training row')} in {split} too, {count(found.prompt_and_answer)} with the same answer: "
+            f"{fate}"
+        )
+    if data.duplicates:
+        said.append(f"{counted(data.duplicates, 'training row')} repeat another")
+    return "; ".join(said)
+
+
+def memory_forecast(found: ForecastRecord) -> str:
+    """The predicted peak in training, a range."""
+    low, high = found.peak_bytes
+    return f"{size(low)} to {size(high)}"
 
 
 def length_effect(done: EvalRecord) -> str:

@@ -139,7 +139,7 @@ def sentence(record: RunRecord) -> str:
     if not trained(record):
         what = f"{task} by {model_name(record)}, untrained"
     else:
-        method = one_line(record.adapter.method) if record.adapter else "an adapter"
+        method = one_line(record.adapter.name) if record.adapter else "an adapter"
         what = f"{task} with {method} on {model_name(record)}"
     if record.status == "failed":
         return f"This run failed: {what}"

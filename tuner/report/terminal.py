@@ -41,7 +41,7 @@ def table(record: RunRecord, run: Path) -> str:
 
 
 def _title(record: RunRecord) -> str:
-    method = f"{one_line(record.adapter.method)} on " if record.adapter and trained(record) else ""
+    method = f"{one_line(record.adapter.name)} on " if record.adapter and trained(record) else ""
     end = f"   seed {record.seed}   {duration(record.seconds)}"
     what = shorten(method + model_name(record), _WIDTH - _INDENT - columns(end)) + end
     run = shorten(one_line(record.id), _WIDTH - _INDENT)
@@ -101,7 +101,8 @@ def _row(cells: list[str], widths: list[int]) -> str:
 def _cost(record: RunRecord) -> str:
     memory, time, how = [], [], []
     if record.train:
-        memory.append(f"{size(record.train.peak_bytes)} peak in training")
+        predicted = f" (predicted {facts.memory_forecast(record.forecast)})" if record.forecast else ""
+        memory.append(f"{size(record.train.peak_bytes)} peak in training{predicted}")
         time.append(f"training {duration(record.train.seconds)} (steps only)")
         time.append(f"{count(round(record.train.tokens_per_second))} tokens/s")
     if record.eval:
@@ -114,7 +115,9 @@ def _cost(record: RunRecord) -> str:
         known = record.metrics.tuned or record.metrics.base
         how += dict.fromkeys(one_line(score.signature) for score in known.values())
     noise = facts.noise(record.eval.noise) if record.eval and record.eval.noise else ""
-    found = [("memory", ", ".join(memory)), ("time", ", ".join(time)), ("how", "; ".join(how)), ("noise", noise)]
+    overlap = facts.overlap(record.data) if record.data else ""
+    costs = [("memory", ", ".join(memory)), ("time", ", ".join(time)), ("data", overlap)]
+    found = [*costs, ("how", "; ".join(how)), ("noise", noise)]
     return "\n".join(_labelled(label, text) for label, text in found if text)
 
 

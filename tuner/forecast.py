@@ -1,0 +1,143 @@
+"""What a run will take, told before a weight is loaded: trainable weights, peak memory, disk.
+
+Memory is a sum of parts. The adapter is attached to the base on the meta device, where tensors have shapes and no
+content, and the largest batch of the run goes through it: what autograd would keep for the backward pass is counted
+tensor by tensor. What libraries and allocators take beside that is not known to a byte, so the forecast is a range.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from inlay.tuner import base as base_models
+from inlay.tuner.architecture import without_weights
+from inlay.tuner.records import ForecastRecord
+from inlay.tuner.setting import Setting
+from inlay.tuner.training.rows import Order
+
+FP32 = 4
+TRAINED = 4 * FP32  # a trained weight, its gradient, and two moments of Adam
+# Bytes a weight takes in a quantized layer: the code, and a scale for each block of 64 (itself in 8 bit).
+PER_WEIGHT = {4: 0.5 + 1 / 64, 8: 1.0, 16: 2.0, 32: 4.0}
+LOW, HIGH = 0.75, 1.35
+LIBRARIES = 400_000_000  # what is loaded after the forecast: kernels, optimizer, buffers of the allocator
+PREDICTION = 4_000  # bytes of a line of predictions.jsonl
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The largest batch of a training: rows, the longest of them in tokens (encoder and decoder), and label tokens."""
+
+    rows: int
+    source: int
+    tokens: int
+    labels: int
+
+
+def forecast(setting: Setting) -> ForecastRecord:
+    """Predicts peak memory in training and the run's size on disk."""
+    facts, recipe = setting.facts, setting.recipe
+    device = "cuda:0" if base_models.on_gpu() else "cpu"
+    dtype = base_models.compute_dtype_of(setting.quantization, device)
+    trainable = setting.method.trainable(facts)
+    shape = largest_batch(setting)
+    width = dtype.itemsize
+    saved, logits = _activations(setting, shape)
+    parts = {
+        "process": 0 if device != "cpu" else _resident() + LIBRARIES,
+        "base": _base_bytes(setting, width),
+        "adapter and optimizer": trainable * TRAINED,
+        "activations": saved * width // FP32,
+        # the logits, their gradient, and three fp32 tensors of those that are labels
+        "logits": 2 * logits * width + 3 * shape.labels * (logits // max(1, shape.rows * shape.tokens)) * FP32,
+    }
+    if recipe.train.gradient_checkpointing:
+        parts["activations"] //= max(1, facts.layers)
+    expected = sum(parts.values())
+    fixed = parts["process"]
+    disk = trainable * FP32 + PREDICTION * sum(len(found) for found in setting.data.examples.values())
+    return ForecastRecord(
+        trainable_parameters=trainable,
+        peak_bytes=(round(fixed * LOW + (expected - fixed) * LOW), round(fixed + (expected - fixed) * HIGH)),
+        parts=parts,
+        disk_bytes=disk,
+    )
+
+
+def largest_batch(setting: Setting) -> Shape:
+    """The micro-batch of the run that holds the most tokens, padding included."""
+    rows, options = setting.data.training, setting.recipe.train
+    order = Order(len(rows), setting.recipe.seed)
+    batches = setting.steps * options.gradient_accumulation_steps
+    best = Shape(0, 0, 0, 0)
+    for batch in itertools.islice(_batches(order, options.micro_batch_size), batches):
+        found = [rows[i] for i in batch]
+        shape = Shape(
+            rows=len(found),
+            source=max(len(row.source) for row in found),
+            tokens=max(len(row.ids) for row in found),
+            labels=sum(row.labels for row in found),
+        )
+        if shape.rows * (shape.source + shape.tokens) > best.rows * (best.source + best.tokens):
+            best = shape
+    return best
+
+
+def _batches(order: Order, size: int) -> Iterator[list[int]]:
+    """Epoch after epoch; the last batch of one may be smaller."""
+    while True:
+        rows = iter(order)
+        while batch := list(itertools.islice(rows, size)):
+            yield batch
+
+
+def _activations(setting: Setting, shape: Shape) -> tuple[int, int]:
+    """Bytes that autograd keeps for the backward pass, in fp32, and the number of logits."""
+    import torch
+
+    model = without_weights(base_models.read_config(setting.files), setting.recipe.base.attention)
+    if setting.method.trainable(setting.facts) == setting.facts.parameters:  # every weight: nothing is attached
+        model.requires_grad_(True)
+    else:
+        model.requires_grad_(False)
+        model = setting.method.attach(model, setting.facts, seed=0, steps=max(1, setting.steps)).model
+    own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    def ids(tokens: int) -> torch.Tensor:
+        return torch.zeros((shape.rows, tokens), dtype=torch.long, device="meta")
+
+    inputs = {"input_ids": ids(shape.source or shape.tokens)}
+    if shape.source:
+        inputs["decoder_input_ids"] = ids(shape.tokens)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        logits = model.train()(**inputs).logits
+    return sum(kept.values()), logits.numel()
+
+
+def _base_bytes(setting: Setting, width: int) -> int:
+    facts = setting.facts
+    linear = sum(layer.in_features * layer.out_features for layer in facts.linears.values())
+    per_weight = PER_WEIGHT[facts.bits] if not setting.method.needs_float_weights else width
+    if facts.bits == 4 and not setting.quantization.double_quant:
+        per_weight += FP32 / 64
+    # Embeddings and head stay as they were loaded.
+    return round(linear * per_weight + (facts.parameters - linear) * width)
+
+
+def _resident() -> int:
+    """Memory that this process holds now; 0 where the system does not say."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return 0
+    line = next((line for line in status.read_text().splitlines() if line.startswith("VmRSS:")), "VmRSS: 0 kB")
+    return int(line.split()[1]) * 1024
