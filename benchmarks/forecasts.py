@@ -2,7 +2,8 @@
 
     python benchmarks/forecasts.py
 
-Each recipe is examined by `inlay check` and then run, in a process of its own. Writes benchmarks/results/forecasts.json
+Of each recipe, a process forecasts the time as `inlay check` does, and another runs it, which forecasts the memory
+before it begins. Writes benchmarks/results/forecasts.json
 and prints a table. Exit code 1 where fewer than nine of ten forecasts hold what was measured.
 """
 
@@ -33,49 +34,50 @@ RUNS = (
 
 def main() -> None:
     found = []
-    for name, overrides in RUNS:
-        done = subprocess.run(
-            [sys.executable, __file__, "--one", name, *SMALL, *overrides], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            sys.exit(done.stderr)
-        found.append(json.loads(done.stdout.splitlines()[-1]))
-        one = found[-1]
+    for name, chosen in RUNS:
+        overrides = [*SMALL, *chosen]
+        low, high = map(float, python(__file__, "--time", name, *overrides).split()[-2:])
+        with tempfile.TemporaryDirectory() as folder:
+            sets = [word for override in overrides for word in ("--set", override)]
+            python("-m", "inlay.tuner", "run", name, *sets, "--output", f"{folder}/run")
+            record = json.loads(Path(folder, "run", "run.json").read_text(encoding="utf-8"))
+        least, most = record["forecast"]["peak_bytes"]
+        one = {
+            "name": " ".join([name, *chosen]),
+            "memory_gb": [least / 1e9, record["train"]["peak_bytes"] / 1e9, most / 1e9],
+            "seconds": [low, record["seconds"], high],
+        }
+        memory, seconds = one["memory_gb"], one["seconds"]
         print(
-            f"{one['name']:60}  memory {one['memory_gb'][1]:.2f} in {one['memory_gb'][0]:.2f}-{one['memory_gb'][2]:.2f} GB"
-            f"   time {one['seconds'][1]:.0f} in {one['seconds'][0]:.0f}-{one['seconds'][2]:.0f} s",
+            f"{one['name']:72}  memory {memory[1]:.2f} in {memory[0]:.2f}-{memory[2]:.2f} GB   "
+            f"time {seconds[1]:.0f} in {seconds[0]:.0f}-{seconds[2]:.0f} s",
             flush=True,
         )
+        found.append(one)
     held = {key: sum(one[key][0] <= one[key][1] <= one[key][2] for one in found) for key in ("memory_gb", "seconds")}
     RESULT.write_text(json.dumps({"held": held, "of": len(found), "runs": found}, indent=1) + "\n", encoding="utf-8")
     print(f"memory held {held['memory_gb']} of {len(found)}, time {held['seconds']} of {len(found)}")
     sys.exit(0 if min(held.values()) >= 0.9 * len(found) else 1)
 
 
-def one(name: str, overrides: list[str]) -> None:
-    """Forecasts a run, makes it, and prints (low, measured, high) of memory and time."""
+def python(*arguments: str) -> str:
+    """What a Python process of its own prints."""
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return done.stdout
+
+
+def print_time(name: str, overrides: list[str]) -> None:
+    """Prints the range of seconds that a run is forecast to take."""
     import inlay
     from inlay.tuner.check import forecast_run
 
-    recipe = inlay.load_recipe(name, overrides)
-    predicted, seconds = forecast_run(recipe)
-    with tempfile.TemporaryDirectory() as folder:
-        record = json.loads((inlay.run(recipe, output=f"{folder}/run") / "run.json").read_text(encoding="utf-8"))
-    low, high = predicted.peak_bytes
-    chosen = [text for text in overrides if text not in SMALL]
-    print(
-        json.dumps(
-            {
-                "name": " ".join([name, *chosen]),
-                "memory_gb": [low / 1e9, record["train"]["peak_bytes"] / 1e9, high / 1e9],
-                "seconds": [seconds[0], record["seconds"], seconds[1]],
-            }
-        )
-    )
+    print(*forecast_run(inlay.load_recipe(name, overrides))[1])
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one"]:
-        one(sys.argv[2], sys.argv[3:])
+    if sys.argv[1:2] == ["--time"]:
+        print_time(sys.argv[2], sys.argv[3:])
     else:
         main()

@@ -31,7 +31,7 @@ def prepared(tmp_path):
 
     def prepare(test, more: str = "", train=None):
         names = write(tmp_path / "train.jsonl", train or TRAIN.items()), write(tmp_path / "test.jsonl", test)
-        data = "{train: %s, test: %s}" % names
+        data = "{{train: {}, test: {}}}".format(*names)
         path = tmp_path / "r.yaml"
         path.write_text(
             f"name: r\nbase: {{model: embedded}}\nadapter: {{method: lora}}\n"
