@@ -33,7 +33,7 @@ from inlay.tuner.training.engine import Listener, train
 
 TIMED_STEPS = 3
 # How far what is timed in seconds lies from what minutes show, on a machine that does other things too.
-FASTER, SLOWER = 0.6, 1.7
+FASTER, SLOWER = 0.5, 2.2
 SHORTEST_REPLIES = 0.3  # of the longest possible, where a model learns to end early
 BEFORE_AND_AFTER = (3.0, 15.0)  # seconds to load the base, and to score and draw
 LONGEST_SHOWN = 1_500  # characters of a row
