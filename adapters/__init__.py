@@ -99,6 +99,8 @@ class Method(ABC):
         identity: the adapted model equals the base before the first step.
         mergeable: the trained adapter can be written into the base's weights.
         checkpointing: it trains under activation checkpointing.
+        peft_type: what PEFT calls it in a saved configuration; empty where PEFT has no part in it.
+        saved: the options that a saved adapter settles: they say what its weights compute.
     """
 
     title: ClassVar[str]
@@ -110,11 +112,18 @@ class Method(ABC):
     identity: ClassVar[bool] = True
     mergeable: ClassVar[bool] = True
     checkpointing: ClassVar[bool] = True
+    peft_type: ClassVar[str] = ""
+    saved: ClassVar[tuple[str, ...]] = ()
 
     Options: ClassVar[type[Options]] = Options
 
     def __init__(self, options: Any) -> None:
         self.options = options
+
+    @classmethod
+    def made(cls, config: Mapping[str, object]) -> bool:
+        """Whether an adapter with this `adapter_config.json` is of this method."""
+        return bool(cls.peft_type) and config.get("peft_type") == cls.peft_type
 
     @property
     def prepended(self) -> int:
@@ -199,6 +208,27 @@ class Adapted(ABC):
 def names() -> list[str]:
     """The names of all methods, sorted."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+def recognize(folder: Path) -> tuple[str, dict[str, object]]:
+    """The method that made the adapter in `folder`, here or elsewhere with PEFT, and the options that it settles.
+
+    Raises:
+        ValueError: the folder holds no adapter's configuration, or one of a method that is not known here.
+    """
+    from inlay.adapters._files import CONFIG, read_config
+
+    config = read_config(folder)
+    for name in names():
+        method = find(name)
+        if method.made(config):
+            settled = {key: config[key] for key in method.saved if config.get(key) is not None}
+            pattern = settled.get("target_modules")
+            if isinstance(pattern, str):
+                raise ValueError(f"{folder / CONFIG}: target_modules is a pattern, {pattern!r}; expected names")
+            return name, settled
+    kind = config.get("peft_type") or config.get("method")
+    raise ValueError(f"{folder / CONFIG} describes an adapter of the kind {kind}; known methods: {', '.join(names())}")
 
 
 def find(name: str) -> type[Method]:

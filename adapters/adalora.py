@@ -33,6 +33,8 @@ class Adalora(Method):
     title: ClassVar[str] = "AdaLoRA"
     paper: ClassVar[str] = "Zhang et al. 2023, arXiv:2303.10512"
     learning_rate: ClassVar[float] = 2e-3
+    peft_type: ClassVar[str] = "ADALORA"
+    saved: ClassVar[tuple[str, ...]] = ("init_r", "lora_alpha", "target_modules")
 
     class Options(BaseOptions):
         """Options of AdaLoRA."""

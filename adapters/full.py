@@ -69,6 +69,10 @@ class Full(Method):
     learning_rate: ClassVar[float] = 2e-5
     needs_float_weights: ClassVar[bool] = True
 
+    @classmethod
+    def made(cls, config: Mapping[str, object]) -> bool:
+        return config == SAVED_AS
+
     def targets(self, facts: Facts) -> tuple[str, ...]:
         return tuple(facts.linears)
 

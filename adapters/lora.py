@@ -9,6 +9,7 @@ Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", ar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -29,6 +30,8 @@ class Lora(Method):
     title: ClassVar[str] = "LoRA"
     paper: ClassVar[str] = "Hu et al. 2021, arXiv:2106.09685"
     learning_rate: ClassVar[float] = 2e-4
+    peft_type: ClassVar[str] = "LORA"
+    saved: ClassVar[tuple[str, ...]] = ("r", "lora_alpha", "use_rslora", "target_modules")
 
     class Options(BaseOptions):
         """Options of LoRA."""
@@ -47,6 +50,10 @@ class Lora(Method):
         )
 
     options: Options
+
+    @classmethod
+    def made(cls, config: Mapping[str, object]) -> bool:
+        return super().made(config) and bool(config.get("use_dora")) == cls.use_dora
 
     def targets(self, facts: Facts) -> tuple[str, ...]:
         names = self.options.target_modules

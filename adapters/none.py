@@ -45,6 +45,10 @@ class NoAdapter(Method):
     paper: ClassVar[str] = ""
     learning_rate: ClassVar[float] = 0.0
 
+    @classmethod
+    def made(cls, config: Mapping[str, object]) -> bool:
+        return config == SAVED_AS
+
     def trainable(self, facts: Facts) -> int:
         return 0
 

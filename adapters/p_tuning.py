@@ -30,6 +30,8 @@ class PTuning(Method):
     title: ClassVar[str] = "P-tuning"
     paper: ClassVar[str] = "Liu et al. 2021, arXiv:2103.10385"
     learning_rate: ClassVar[float] = 3e-3
+    peft_type: ClassVar[str] = "P_TUNING"
+    saved: ClassVar[tuple[str, ...]] = ("num_virtual_tokens",)
     prepends: ClassVar[Literal["nothing", "tokens", "keys"]] = "tokens"
     identity: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False

@@ -36,6 +36,8 @@ class Prefix(Method):
     title: ClassVar[str] = "prefix tuning"
     paper: ClassVar[str] = "Li & Liang 2021, arXiv:2101.00190"
     learning_rate: ClassVar[float] = 1e-2
+    peft_type: ClassVar[str] = "PREFIX_TUNING"
+    saved: ClassVar[tuple[str, ...]] = ("num_virtual_tokens",)
     prepends: ClassVar[Literal["nothing", "tokens", "keys"]] = "keys"
     identity: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False

@@ -28,6 +28,8 @@ class Prompt(Method):
     title: ClassVar[str] = "prompt tuning"
     paper: ClassVar[str] = "Lester et al. 2021, arXiv:2104.08691"
     learning_rate: ClassVar[float] = 3e-2
+    peft_type: ClassVar[str] = "PROMPT_TUNING"
+    saved: ClassVar[tuple[str, ...]] = ("num_virtual_tokens",)
     prepends: ClassVar[Literal["nothing", "tokens", "keys"]] = "tokens"
     identity: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False

@@ -28,6 +28,7 @@ ORDER = (
     ("model_files",),
     ("architecture",),
     ("base",),
+    ("adapter_folder",),
     ("data",),
     ("setting",),
     ("training",),

@@ -128,3 +128,69 @@ def test_x2_a_pickle_is_refused_unread(inside):
     (inside / "base" / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
     assert "is never read" in refused(inlay("eval", "./base", "--recipe", "classification-lora.yaml"))
     assert not (inside / "ran").exists()
+
+
+def made_elsewhere(folder, base, **options):
+    """An adapter that plain PEFT wrote, with weights that matter."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(task_type="CAUSAL_LM", **options))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.3)
+    model.save_pretrained(folder)
+
+
+def test_an_adapter_made_elsewhere_is_scored_with_its_own_options(inside):
+    made_elsewhere(inside / "theirs", inside / "base", r=3, lora_alpha=7, target_modules=["q_proj", "v_proj"])
+    arguments = ("eval", "theirs", "--base", "./base", "--recipe", "classification-lora.yaml")
+    code, _, err = inlay(*arguments)
+    assert code == 0, err
+    found = record(tiny_runs.newest(inside, "eval-"))
+    assert found["adapter"]["options"]["r"] == 3
+    assert found["adapter"]["options"]["lora_alpha"] == 7
+    assert found["adapter"]["options"]["target_modules"] == ["q_proj", "v_proj"]
+    assert found["metrics"]["tuned"] != found["metrics"]["base"]
+    made_elsewhere(inside / "biased", inside / "base", r=3, bias="all", target_modules=["q_proj"])
+    assert "bias = all" in refused(inlay("eval", "biased", *arguments[2:]))
+    made_elsewhere(inside / "pattern", inside / "base", r=3, target_modules=".*q_proj")
+    assert "is a pattern" in refused(inlay("eval", "pattern", *arguments[2:]))
+
+
+@pytest.mark.parametrize("start", ["done", "done/adapter", "theirs"])
+def test_training_goes_on_from_a_run_or_an_adapter_made_elsewhere(start, inside):
+    if start == "theirs":
+        made_elsewhere(inside / "theirs", inside / "base", r=3, lora_alpha=7, target_modules=["q_proj", "v_proj"])
+    adapter = f"adapter={{method: lora, start_from: {start}}}"
+    code, _, err = inlay("run", "classification-lora.yaml", "--set", adapter, "--output", "second")
+    assert code == 0, err
+    first, second = record(inside / "done"), record(inside / "second")
+    rank = 3 if start == "theirs" else first["adapter"]["options"]["r"]
+    assert second["adapter"]["options"]["r"] == rank
+    assert second["metrics"]["base"] == first["metrics"]["base"]
+    before = load_file(inside / (start if start != "done" else "done/adapter") / "adapter_model.safetensors")
+    after = load_file(inside / "second" / "adapter" / "adapter_model.safetensors")
+    assert before.keys() == after.keys()
+    assert any((before[name] != after[name]).any() for name in before)
+    assert all((before[name] - after[name]).abs().max() < 0.1 for name in before)  # two steps away, not a new start
+    shutil.rmtree(inside / "done" if start != "theirs" else inside / "theirs")
+    code, _, err = inlay("eval", "second")
+    assert code == 0, err
+    assert record(tiny_runs.newest(inside, "eval-"))["metrics"] == second["metrics"]
+
+
+def test_a_wrong_start_is_refused(inside, tiny_models):
+    from_done = ("--set", "adapter.start_from=done")
+    assert "an adapter of the method lora, not prefix" in refused(
+        inlay("run", "classification-lora.yaml", "--set", "adapter={method: prefix, start_from: done}")
+    )
+    (inside / "empty").mkdir()
+    assert "neither a run nor an adapter" in refused(
+        inlay("run", "classification-lora.yaml", "--set", "adapter.start_from=empty")
+    )
+    shutil.copy(tiny_models("llama", seed=5) / "model.safetensors", inside / "base" / "model.safetensors")
+    assert "is not the one this adapter was trained on" in refused(inlay("run", "classification-lora.yaml", *from_done))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from inlay.adapters import Adapted
-from inlay.eval import Change, MeasurementError, Report, Score, Text
+from inlay.eval import Change, Example, MeasurementError, Report, Score, Text
 from inlay.eval.score import Noise, Progress, measure_noise, score
 from inlay.eval.scoring import Scorable
 from inlay.eval.statistics import compare
@@ -23,11 +23,13 @@ SEED = 0  # of the bootstrap: the same scores give the same intervals, whatever 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What was measured; `tuned` is None where nothing was trained."""
+    """What was measured; `tuned` is None where nothing was trained, `few_shot` where no examples were shown."""
 
     tuned: Report | None
     base: Report
     change: Mapping[str, Change]
+    few_shot: Report | None
+    few_shot_change: Mapping[str, Change]
     noise: Noise
     seconds: float
     peak_bytes: int
@@ -59,7 +61,10 @@ def measure(setting: Setting, base: Base, adapted: Adapted, *, trained: bool, pr
             with adapted.disabled():
                 untouched = dataclasses.replace(own, prepends="nothing")
                 plain = _score(setting, untouched, lambda *step: progress("base: " + step[0], *step[1:]))
+                shown = _score_few_shot(setting, untouched, lambda *step: progress("base with examples", *step[1:]))
             change = compare(setting.metrics, tuned.records, plain.records, seed=SEED) if tuned else {}
+            both = tuned and shown
+            further = compare(setting.metrics, tuned.records, shown.records, seed=SEED) if both else {}
     except MeasurementError as error:
         raise AnswerNo(f"the benchmark could not be measured: {error}") from error
     except torch.OutOfMemoryError as error:
@@ -68,7 +73,7 @@ def measure(setting: Setting, base: Base, adapted: Adapted, *, trained: bool, pr
         raise MachineError(f"out of memory in the benchmark: {first}", help=help) from error
     # Of the logits: full fine-tuning computes in fp32 on a base that was loaded for bf16.
     dtype = dtype_name(own.inner.get_output_embeddings().weight.dtype)
-    return Benchmark(tuned, plain, change, noise, time.perf_counter() - started, peak.bytes, dtype)
+    return Benchmark(tuned, plain, change, shown, further, noise, time.perf_counter() - started, peak.bytes, dtype)
 
 
 def scorable(setting: Setting, base: Base, adapted: Adapted) -> Scorable:
@@ -76,10 +81,18 @@ def scorable(setting: Setting, base: Base, adapted: Adapted) -> Scorable:
     return Scorable(adapted.model, adapted.inner, base.facts.kind, setting.method.prepends, setting.pad_id)
 
 
-def _score(setting: Setting, model: Scorable, progress: Progress) -> Report:
+def _score_few_shot(setting: Setting, model: Scorable, progress: Progress) -> Report | None:
+    """The untouched base, shown examples: zero-shot is a straw man."""
+    examples = setting.few_shot()
+    return _score(setting, model, progress, examples) if examples else None
+
+
+def _score(
+    setting: Setting, model: Scorable, progress: Progress, examples: Sequence[Example] | None = None
+) -> Report:
     return score(
         model,
-        setting.data.examples[setting.recipe.eval.split],
+        examples or setting.data.examples[setting.recipe.eval.split],
         setting.renderer,
         setting.metrics,
         decoding=setting.decoding,
@@ -94,7 +107,9 @@ def metric_records(result: Benchmark) -> Metrics:
     return Metrics(
         tuned=_score_records(result.tuned.scores) if result.tuned else {},
         base=_score_records(result.base.scores),
-        change={name: ChangeRecord(**dataclasses.asdict(change)) for name, change in result.change.items()},
+        change=_change_records(result.change),
+        few_shot=_score_records(result.few_shot.scores) if result.few_shot else {},
+        few_shot_change=_change_records(result.few_shot_change),
     )
 
 
@@ -111,6 +126,7 @@ def eval_record(setting: Setting, result: Benchmark) -> EvalRecord:
         language=setting.language,
         seconds=result.seconds,
         peak_bytes=result.peak_bytes,
+        few_shot=[example.id for example in setting.data.shown],
         noise=NoiseRecord(**dataclasses.asdict(result.noise), dtype=result.dtype),
         labels=labels,
         label_tokens=tokens,
@@ -140,6 +156,7 @@ def predictions(setting: Setting, result: Benchmark) -> list[Prediction]:
                 references=list(new.references),
                 prediction=new.prediction,
                 base_prediction=old.prediction,
+                few_shot_prediction=result.few_shot.records[i].prediction if result.few_shot else None,
                 finished=new.finished,
                 base_finished=old.finished,
                 scores={name: values[i] for name, values in tuned.example_scores.items()},
@@ -148,6 +165,10 @@ def predictions(setting: Setting, result: Benchmark) -> list[Prediction]:
             )
         )
     return lines
+
+
+def _change_records(changes: Mapping[str, Change]) -> dict[str, ChangeRecord]:
+    return {name: ChangeRecord(**dataclasses.asdict(change)) for name, change in changes.items()}
 
 
 def _score_records(scores: Mapping[str, Score]) -> dict[str, ScoreRecord]:

@@ -152,7 +152,7 @@ def _timed(setting: Setting, show: Progressing) -> tuple[float, float]:
     recipe = setting.recipe
     show.say("timing   three steps and one batch of the benchmark")
     base = setting.open_base()
-    adapted = setting.method.attach(base.model, setting.facts, seed=recipe.seed, steps=setting.steps)
+    adapted = setting.open_adapter(base, recipe.seed)
     each = [0.0]
     if setting.method.trainable(setting.facts):
         clock = _Clock()

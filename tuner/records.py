@@ -141,17 +141,21 @@ class NoiseRecord(_Part):
 
 
 class Metrics(_Part):
-    """Scores by name: the trained model, the untouched base, and the paired change between them."""
+    """Scores by name: the trained model, the untouched base, and the paired change between them; and the same for the
+    untouched base with training examples in context, where that was asked for."""
 
     tuned: dict[str, ScoreRecord]
     base: dict[str, ScoreRecord]
     change: dict[str, ChangeRecord]
+    few_shot: dict[str, ScoreRecord] = {}
+    few_shot_change: dict[str, ChangeRecord] = {}
 
 
 class EvalRecord(_Part):
     """How the benchmark was made. `confusion` counts [gold][chosen] for the tuned model, in the order of `labels`.
 
-    `per_token_accuracy`, in %: had each label's log-likelihood been divided by its number of tokens.
+    `few_shot`: ids of the training rows in the context of the base's further row. `per_token_accuracy`, in %: had each
+    label's log-likelihood been divided by its number of tokens.
     """
 
     split: str
@@ -162,6 +166,7 @@ class EvalRecord(_Part):
     language: str
     seconds: float
     peak_bytes: int
+    few_shot: list[str] = []
     noise: NoiseRecord | None
     labels: list[str]
     label_tokens: list[int]
@@ -215,6 +220,7 @@ class Prediction(_Part):
     references: list[str]
     prediction: str
     base_prediction: str
+    few_shot_prediction: str | None = None
     finished: bool
     base_finished: bool
     scores: dict[str, float]

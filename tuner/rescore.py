@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inlay.adapters import Adapted, names
-from inlay.tuner import benchmark
+from inlay.tuner import adapter_folder, benchmark
 from inlay.tuner.base import Base
 from inlay.tuner.console import Progressing, hushed
 from inlay.tuner.environment import describe
-from inlay.tuner.problems import Problem, RequestError, explained
+from inlay.tuner.problems import RequestError, explained
 from inlay.tuner.recipe import Adapter, Recipe, load, recipe_hash, resolved_yaml
 from inlay.tuner.records import DataRecord, RunRecord
 from inlay.tuner.report import read_record, write_page
@@ -39,9 +39,13 @@ def rescore(target: str, *, recipe: Recipe | str | Path | None, overrides: Seque
     started = time.time()
     show = Progressing()
     run, adapter = _find(Path(target))
+    own = recipe is None
     if not isinstance(recipe, Recipe):
         recipe = load(recipe, overrides) if recipe else _own_recipe(run, target, overrides)
     recipe = _with_base(recipe, base) if adapter else _without_adapter(_with_base(recipe, target))
+    if adapter and not own:
+        recipe = adapter_folder.as_saved(recipe, adapter, asked_first=False)
+    recipe = _from_nothing(recipe)
     with hushed(), StopRequest():
         setting = survey(recipe, (recipe.eval.split,))
         digest = recipe_hash(recipe)
@@ -50,9 +54,9 @@ def rescore(target: str, *, recipe: Recipe | str | Path | None, overrides: Seque
         with labelled(folder, started, show):
             opened = setting.open_base()
             if run:
-                known = read_record(run)
-                _refuse_other_base(known, opened)
-                _tell_other_data(known, setting.data.record, show)
+                _tell_other_data(read_record(run), setting.data.record, show)
+            if adapter:
+                adapter_folder.refuse_other_base(adapter, opened)
             folder.update(
                 base=base_record(setting, opened), data=setting.data.record, environment=describe(opened.device)
             )
@@ -75,14 +79,11 @@ def rescore(target: str, *, recipe: Recipe | str | Path | None, overrides: Seque
 
 def _find(target: Path) -> tuple[Path | None, Path | None]:
     """The run and the adapter folder that `target` names, if it names one."""
-    if (target / "run.json").is_file():
-        if not (target / "adapter").is_dir():
-            raise RequestError(Problem(f"the run `{target}` has no adapter yet", help="it was stopped before training"))
-        return target, target / "adapter"
-    if (target / "adapter_config.json").is_file():
-        run = target.absolute().parent
-        return (run if (run / "run.json").is_file() else None), target
-    return None, None
+    adapter = adapter_folder.find(target)
+    if adapter is None:
+        return None, None
+    run = adapter.absolute().parent if adapter == target else target
+    return (run if (run / "run.json").is_file() else None), adapter
 
 
 def _own_recipe(run: Path | None, target: str, overrides: Sequence[str]) -> Recipe:
@@ -91,7 +92,8 @@ def _own_recipe(run: Path | None, target: str, overrides: Sequence[str]) -> Reci
             f"`{target}` is not a run, so it brings no recipe", help="say what to measure with --recipe RECIPE"
         )
     # inlay wrote this file itself, from paths that the user had given on the command line.
-    return load(run / "recipe.yaml", overrides, anywhere=True)
+    # What its training began with may be gone: the adapter that came of it holds it.
+    return load(run / "recipe.yaml", [*overrides, "adapter.start_from=null"], anywhere=True)
 
 
 def _with_base(recipe: Recipe, model: str | None) -> Recipe:
@@ -99,6 +101,11 @@ def _with_base(recipe: Recipe, model: str | None) -> Recipe:
     if model is None:
         return recipe
     return recipe.on_base(model)
+
+
+def _from_nothing(recipe: Recipe) -> Recipe:
+    """The recipe without the adapter that training began with: what is measured holds all that came of it."""
+    return recipe.model_copy(update={"adapter": recipe.adapter.model_copy(update={"start_from": None})})
 
 
 def _without_adapter(recipe: Recipe) -> Recipe:
@@ -114,18 +121,6 @@ def _load(setting: Setting, base: Base, adapter: Path | None) -> Adapted:
 
 def _fit_help(setting: Setting) -> str:
     return f"the recipe says {setting.recipe.adapter.method}; known methods: {', '.join(names())}"
-
-
-def _refuse_other_base(record: RunRecord, base: Base) -> None:
-    if record.base is not None and record.base.sha256 != base.sha256:
-        raise RequestError(
-            Problem(
-                f"the base `{base.files.name}` is not the one this adapter was trained on "
-                f"(sha256 {base.sha256[:12]}, trained on {record.base.sha256[:12]})",
-                path="base.model",
-                help="point base.model at the original files: --set base.model=FOLDER",
-            )
-        )
 
 
 def _tell_other_data(record: RunRecord, now: DataRecord, show: Progressing) -> None:

@@ -14,6 +14,7 @@ from inlay.eval.likelihood import score_examples
 from inlay.eval.metrics import find as find_metric
 from inlay.eval.score import score
 from inlay.tuner import benchmark, preflight
+from inlay.tuner.adapter_folder import write_base
 from inlay.tuner.base import Base
 from inlay.tuner.console import Progressing, hushed
 from inlay.tuner.environment import describe
@@ -54,7 +55,7 @@ def run(recipe: Recipe, *, output: Path | None, again: bool, command: str) -> Pa
             show.say(f"this recipe is done already, on the same data and base; --again starts a new run ({done})")
             return done
         _announce(setting, show)
-        folder = RunDirectory.create(path, begin(path, recipe, digest, command), resolved_yaml(recipe))
+        folder = RunDirectory.create(path, begin(path, recipe, digest, command), resolved_yaml(setting.recipe))
         with labelled(folder, started, show):
             _work(setting, folder, show, stop)
             show.clear()
@@ -77,7 +78,7 @@ def _work(setting: Setting, folder: RunDirectory, show: Progressing, stop: StopR
         forecast=predicted,
         environment=describe(base.device),
     )
-    adapted = setting.method.attach(base.model, setting.facts, seed=recipe.seed, steps=setting.steps)
+    adapted = setting.open_adapter(base, recipe.seed)
     trainable = sum(p.numel() for p in adapted.model.parameters() if p.requires_grad)
     share = _share(setting, trainable)
     show.say(f"adapter  {setting.method.title}: {trainable:,} weights train, {share:.2%} of all")
@@ -88,6 +89,7 @@ def _work(setting: Setting, folder: RunDirectory, show: Progressing, stop: StopR
         trained = _train(setting, base, adapted, listener, stop, folder.path)
         stop.deferred = False
     adapted.save(folder.path / "adapter")
+    write_base(folder.path / "adapter", base)
     folder.update(
         train=_train_record(setting, trained) if trained else None,
         adapter=adapter_record(setting, trainable, folder.path / "adapter"),

@@ -6,21 +6,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inlay import adapters
-from inlay.adapters import Facts, Method, Training
-from inlay.eval import Decoding
+from inlay.adapters import Adapted, Facts, Method, Training
+from inlay.eval import Decoding, Example
 from inlay.eval import metrics as metric_folder
 from inlay.eval.language import detect_language
 from inlay.eval.metrics import Metric
 from inlay.tuner import base as base_models
+from inlay.tuner.adapter_folder import continued, refuse_other_base
 from inlay.tuner.base import Base, Quantization
 from inlay.tuner.data import tasks
-from inlay.tuner.data.prepared import Limits, Prepared, prepare
+from inlay.tuner.data.few_shot import behind
+from inlay.tuner.data.prepared import Limits, Prepared, example_length, prepare
 from inlay.tuner.data.rendering import Renderer
 from inlay.tuner.model_files import ModelFiles, locate
-from inlay.tuner.problems import MachineError, Problem, RequestError
+from inlay.tuner.problems import MachineError, Problem, RequestError, explained
 from inlay.tuner.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ class Setting:
     metrics: tuple[Metric, ...]
     language: str
     decoding: Decoding
+    start_from: Path | None
 
     @property
     def quantization(self) -> Quantization:
@@ -64,6 +68,23 @@ class Setting:
         """What batches are filled up with; never read, never a label."""
         pad = self.tokenizer.pad_token_id
         return int(pad if pad is not None else self.tokenizer.eos_token_id)
+
+    def few_shot(self) -> tuple[Example, ...]:
+        """The examples to measure on, each behind the training examples that are shown; none where none are asked."""
+        measured = self.data.examples[self.recipe.eval.split]
+        return tuple(behind(self.renderer, self.data.shown, e) for e in measured) if self.data.shown else ()
+
+    def open_adapter(self, base: Base, seed: int) -> Adapted:
+        """A fresh adapter on the base, or the one that the recipe starts from.
+
+        Raises:
+            RequestError: that one does not fit this base.
+        """
+        if self.start_from is None:
+            return self.method.attach(base.model, self.facts, seed=seed, steps=self.steps)
+        refuse_other_base(self.start_from, base)
+        with explained(f"the adapter in `{self.start_from}` does not fit", ValueError):
+            return self.method.load(self.start_from, base.model, self.facts)
 
     def start_id(self, base: Base) -> int | None:
         """The token that a sequence-to-sequence decoder starts from; None for a causal base."""
@@ -91,6 +112,7 @@ def survey(recipe: Recipe, splits: Sequence[str] | None = None) -> Setting:
     Raises:
         RequestError, MachineError: the base, the data or the method cannot be used as the recipe asks.
     """
+    recipe, start_from = continued(recipe)
     files = locate(recipe.base.model, recipe.base.revision)
     config = base_models.read_config(files)
     facts = base_models.read_facts(config, recipe.base.quantization.bits)
@@ -109,6 +131,7 @@ def survey(recipe: Recipe, splits: Sequence[str] | None = None) -> Setting:
     renderer = _renderer(recipe, tokenizer, facts, limits)
     data = prepare(recipe, task, renderer, limits, wanted)
     _refuse_misfit(recipe, method, facts, _steps(recipe, len(data.training)))
+    _refuse_long_examples(recipe, renderer, data, limits)
     language = recipe.eval.language
     if language == "auto":
         language = detect_language([example.answer for example in data.examples[recipe.eval.split]])
@@ -124,6 +147,7 @@ def survey(recipe: Recipe, splits: Sequence[str] | None = None) -> Setting:
         metrics=tuple(metric_folder.find(name)(language) for name in names),
         language=language,
         decoding=decoding,
+        start_from=start_from,
     )
 
 
@@ -161,6 +185,24 @@ def _refuse_misfit(recipe: Recipe, method: Method, facts: Facts, steps: int | No
                 f"train.max_length is {asked}, but this base has a context of {context} tokens{taken}",
                 path="train.max_length",
                 help=f"set it to {context - method.prepended} or less",
+            )
+        )
+
+
+def _refuse_long_examples(recipe: Recipe, renderer: Renderer, data: Prepared, limits: Limits) -> None:
+    """Shown examples that leave no room for the longest row."""
+    if not data.shown or limits.context is None:
+        return
+    measured = data.examples[recipe.eval.split]
+    longest = max(example_length(renderer, behind(renderer, data.shown, e), limits) for e in measured)
+    if longest > limits.context:
+        alone = max(example_length(renderer, example, limits) for example in measured)
+        raise RequestError(
+            Problem(
+                f"{recipe.eval.few_shot} examples in context make the longest row {longest} tokens; without them it "
+                f"has {alone}, and {limits.context} fit",
+                path="eval.few_shot",
+                help="show fewer, or use a base with a longer context",
             )
         )
 

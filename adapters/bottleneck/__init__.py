@@ -110,6 +110,8 @@ class Bottleneck(Method):
     title: ClassVar[str] = "bottleneck adapter"
     paper: ClassVar[str] = "Houlsby et al. 2019, arXiv:1902.00751"
     learning_rate: ClassVar[float] = 1e-3
+    peft_type: ClassVar[str] = "BOTTLENECK"
+    saved: ClassVar[tuple[str, ...]] = ("placement", "bottleneck_size", "activation", "scaling", "target_modules")
     mergeable: ClassVar[bool] = False
 
     class Options(BaseOptions):

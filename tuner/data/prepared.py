@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 
 from inlay.eval import Choice, Example, Text
 from inlay.tuner.data.columns import Columns
+from inlay.tuner.data.few_shot import choose
 from inlay.tuner.data.formats import Row
 from inlay.tuner.data.overlap import sift
 from inlay.tuner.data.rendering import Renderer
@@ -81,10 +82,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What training and benchmark take, and the record of it. `examples` by split."""
+    """What training and benchmark take, and the record of it. `examples` by split; `shown`: training examples for the
+    context of a few-shot prompt."""
 
     training: tuple[TrainingRow, ...]
     examples: Mapping[str, tuple[Example, ...]]
+    shown: tuple[Example, ...]
     record: DataRecord
 
 
@@ -142,7 +145,10 @@ def prepare(recipe: Recipe, task: Task, renderer: Renderer, limits: Limits, spli
         dropped=len(given) - len(sifted.rows),
         duplicates=sifted.duplicates,
     )
-    return Prepared(tuple(training), examples, record)
+    shown: tuple[Example, ...] = ()
+    if recipe.eval.few_shot:
+        shown = choose(task, renderer, sifted.rows, recipe.eval.few_shot, recipe.seed)
+    return Prepared(tuple(training), examples, shown, record)
 
 
 def source(recipe: Recipe) -> Source:
@@ -188,14 +194,14 @@ def _fit_examples(
 ) -> tuple[Example, ...]:
     def make(values: Values, name: str) -> tuple[list[Example], int]:
         examples = task.examples(values, name, training=False)
-        return examples, max(_example_length(renderer, example, limits) for example in examples)
+        return examples, max(example_length(renderer, example, limits) for example in examples)
 
     made = _fit_all(recipe, task, rows, make, limits.context, tally)
-    tally.tokens = sum(_example_length(renderer, example, limits) for example in made)
+    tally.tokens = sum(example_length(renderer, example, limits) for example in made)
     return tuple(made)
 
 
-def _example_length(renderer: Renderer, example: Example, limits: Limits) -> int:
+def example_length(renderer: Renderer, example: Example, limits: Limits) -> int:
     """Tokens of the prompt and of the longest thing that stands behind it in the benchmark.
 
     An encoder's prompt and a decoder's answer do not share a context: there, the longer of the two.

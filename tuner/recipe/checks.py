@@ -100,6 +100,8 @@ def _columns(recipe: Recipe) -> Iterator[Finding]:
         yield Finding(("eval", "turns"), f"a {recipe.task.type} task has one answer in a row", "remove the line")
     if recipe.eval.stride is not None and task.answers != "read":
         yield Finding(("eval", "stride"), f"a {recipe.task.type} task is not scored in windows", "remove the line")
+    if recipe.eval.few_shot and task.answers == "read":
+        yield Finding(("eval", "few_shot"), f"a {recipe.task.type} task has no examples to show", "remove the line")
     if recipe.train.loss_on == "all" and task.answers == "read":
         yield Finding(("train", "loss_on"), f"every token of a {recipe.task.type} task is learned", "remove the line")
 

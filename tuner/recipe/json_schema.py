@@ -26,13 +26,17 @@ def schema() -> dict[str, Any]:
 
 def _methods(definitions: dict[str, Any]) -> list[dict[str, Any]]:
     """One object schema for each method, its options beside `method`; what they refer to joins `definitions`."""
-    method = definitions["Adapter"]["properties"]["method"]
+    own = definitions["Adapter"]["properties"]
     union = []
     for name in adapters.names():
         options = options_schema(name)
         definitions.update(options.pop("$defs", {}))
         options["title"] = adapters.find(name).title
-        options["properties"] = {"method": {**method, "const": name}, **options.get("properties", {})}
+        options["properties"] = {
+            "method": {**own["method"], "const": name},
+            "start_from": own["start_from"],
+            **options.get("properties", {}),
+        }
         options["required"] = ["method", *options.get("required", [])]
         union.append(options)
     return union

@@ -76,6 +76,9 @@ def parse(
     return _resolved(recipe, located)
 
 
+_LOCATE = {"model": paths.locate_model, "start_from": paths.locate_adapter}
+
+
 def _find(path_or_name: str) -> Path:
     path = Path(path_or_name)
     if path.is_file():
@@ -182,6 +185,7 @@ def _locate(
     problems: list[Problem] = []
     data = recipe.task.data
     wanted: list[tuple[KeyPath, str | None]] = [(("base", "model"), recipe.base.model)]
+    wanted.append((("adapter", "start_from"), recipe.adapter.start_from))
     if data.hub is None:
         wanted += [(("task", "data", split), getattr(data, split)) for split in ("train", "validation", "test")]
     else:
@@ -194,7 +198,7 @@ def _locate(
             if path[-1] == "hub":
                 paths.check_hub_id(text)
             else:
-                locate = paths.locate_model if path[-1] == "model" else paths.locate_file
+                locate = _LOCATE.get(path[-1], paths.locate_file)
                 located[dotted(path)] = locate(text, folder, commanded=commanded)
         except paths.PathError as error:
             help = error.help.replace("PATH.TO.KEY", dotted(path))
@@ -205,11 +209,13 @@ def _locate(
 def _resolved(recipe: Recipe, located: dict[str, str]) -> Recipe:
     written = {path: recipe.written(path) for path in located}
     base = recipe.base.model_copy(update={"model": located["base.model"]})
+    start = {"start_from": located["adapter.start_from"]} if "adapter.start_from" in located else {}
+    adapter = recipe.adapter.model_copy(update=start)
     splits = {path.rpartition(".")[2]: place for path, place in located.items() if path.startswith("task.data.")}
     data = recipe.task.data.model_copy(update=splits)
     task = recipe.task.model_copy(update={"data": data})
     endless = recipe.train.epochs is None and recipe.train.max_steps is None
     train = recipe.train.model_copy(update={"epochs": 1.0}) if endless else recipe.train
-    resolved = recipe.model_copy(update={"base": base, "task": task, "train": train})
+    resolved = recipe.model_copy(update={"base": base, "adapter": adapter, "task": task, "train": train})
     resolved._written.update(written)
     return resolved

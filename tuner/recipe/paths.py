@@ -70,6 +70,19 @@ def locate_file(text: str, folder: Path, *, commanded: bool) -> str:
     return str(found)
 
 
+def locate_adapter(text: str, folder: Path, *, commanded: bool) -> str:
+    """The absolute folder of a run or of an adapter; arguments as for `locate_model`.
+
+    Raises:
+        PathError: it does not exist, or it may not be used.
+    """
+    _refuse_url(text)
+    found = _locate(text, folder, commanded=commanded)
+    if not found.is_dir():
+        raise PathError(f"there is no folder `{text}`", "name a run's folder, or an adapter's")
+    return str(found)
+
+
 def check_hub_id(text: str) -> None:
     """Raises `PathError` unless `text` can be the id of a dataset on the hub."""
     _refuse_url(text)

@@ -13,7 +13,13 @@ import yaml
 from inlay.tuner.recipe.schema import Recipe
 from inlay.tuner.recipe.yaml import scalar
 
-_PLACES = (("base", "model"), ("task", "data", "train"), ("task", "data", "validation"), ("task", "data", "test"))
+_PLACES = (
+    ("base", "model"),
+    ("adapter", "start_from"),
+    ("task", "data", "train"),
+    ("task", "data", "validation"),
+    ("task", "data", "test"),
+)
 
 
 class _Dumper(yaml.SafeDumper):

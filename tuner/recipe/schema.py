@@ -82,6 +82,7 @@ class Adapter(Block):
     """The adapter method and its options, which stand beside `method` in a recipe."""
 
     method: str = _semantic(..., "a method that `inlay ls methods` names")
+    start_from: Text | None = _semantic(None, "a run, or an adapter made elsewhere with PEFT, to train on", "runs/NAME")
     options: SerializeAsAny[adapters.Options] = Field(description="the method's own options")
 
     @model_validator(mode="before")
@@ -89,9 +90,10 @@ class Adapter(Block):
     def _gather_options(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
+        own = {key: data[key] for key in ("method", "start_from") if key in data}
         if not isinstance(data.get("method"), str):  # nobody knows the options of no method
-            return {**{key: data[key] for key in ("method",) if key in data}, "options": adapters.Options()}
-        given = {key: value for key, value in data.items() if key != "method"}
+            return {**own, "options": adapters.Options()}
+        given = {key: value for key, value in data.items() if key not in own}
         if isinstance(given.get("options"), adapters.Options):
             return data
         try:
@@ -101,11 +103,11 @@ class Adapter(Block):
             details = InitErrorDetails(type=problem, loc=("method",), input=data["method"])
             raise ValidationError.from_exception_data(cls.__name__, [details]) from None
         # Through JSON, so that strictness takes a list for a tuple but never text for a number.
-        return {"method": data["method"], "options": method.Options.model_validate_json(json.dumps(given), strict=True)}
+        return {**own, "options": method.Options.model_validate_json(json.dumps(given), strict=True)}
 
     @model_serializer
     def _options_beside_method(self) -> dict[str, Any]:
-        return {"method": self.method, **self.options.model_dump(mode="json")}
+        return {"method": self.method, "start_from": self.start_from, **self.options.model_dump(mode="json")}
 
 
 class Draw(Block):
@@ -209,6 +211,7 @@ class Eval(Block):
         None, "`inlay ls metrics` names them; unset: the task's", ["perplexity"], min_length=1
     )
     decoding: DecodingOptions = Field(default_factory=DecodingOptions, description="how text is generated")
+    few_shot: int = _safe(0, "training examples in context, for one more row of the untouched base", ge=0, le=64)
     batch_size: Batch = _safe(16, "rows at once")
     turns: Literal["last", "all"] = _safe("last", "score the last reply or every reply")
     stride: int | None = _safe(

@@ -61,7 +61,7 @@ class _Writer:
         if "messages" not in found.columns:
             self.left_out.add(("eval", "turns"))
         if found.answers == "read":
-            self.left_out |= {("train", "loss_on"), ("eval", "decoding"), ("task", "truncate")}
+            self.left_out |= {("eval", "few_shot"), ("train", "loss_on"), ("eval", "decoding"), ("task", "truncate")}
         else:
             self.left_out.add(("eval", "stride"))
 
@@ -89,8 +89,9 @@ class _Writer:
 
     def _adapter(self, field: dict[str, Any]) -> Iterator[str]:
         yield _line("adapter:", field["description"])
-        method = self.root["$defs"]["Adapter"]["properties"]["method"]
-        yield _line("  method: lora", method["description"])
+        own = self.root["$defs"]["Adapter"]["properties"]
+        yield _line("  method: lora", own["method"]["description"])
+        yield self._field(own["start_from"], ("adapter", "start_from"), "  ")
         for name, option in options_schema("lora")["properties"].items():
             yield self._field(option, ("adapter", name), "  ")
 

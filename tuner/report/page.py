@@ -73,6 +73,7 @@ def _draw(run: RunFiles) -> str:
     trained = scores.trained(record)
     lines = scores.lines(record)
     steps = _shown_steps(run.steps)
+    shown = scores.against_few_shot(record)
     template = _environment().get_template("page.html")
     return template.render(
         record=record,
@@ -83,6 +84,8 @@ def _draw(run: RunFiles) -> str:
         trained=trained,
         lines=lines,
         pictures=_pictures(run, trained),
+        few_shot=scores.lines(shown) if shown else [],
+        few_shot_name=scores.few_shot_name(record),
         reasons=[reason for line in lines for reason in line.reasons],
         curves=_curves(steps),
         steps=steps,

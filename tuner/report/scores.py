@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from inlay.tuner.records import ChangeRecord, RunRecord, ScoreRecord
+from inlay.tuner.records import ChangeRecord, Metrics, RunRecord, ScoreRecord
 from inlay.tuner.report.figures import MISSING, count, counted, figure, interval
 from inlay.tuner.report.text import one_line
 
@@ -68,6 +68,20 @@ def lines(record: RunRecord) -> list[Line]:
         return [_line(key, None, score, None, tuple(_no_interval(key, "base", score))) for key, score in base.items()]
     found = [(key, tuned.get(key), base.get(key), change.get(key)) for key in dict.fromkeys([*tuned, *base])]
     return [_line(*scores, _reasons(*scores)) for scores in found]
+
+
+def against_few_shot(record: RunRecord) -> RunRecord | None:
+    """The record with the base that was shown training examples in the place of the base; None where it was not."""
+    found = record.metrics
+    if found is None or not found.few_shot:
+        return None
+    metrics = Metrics(tuned=found.tuned, base=found.few_shot, change=found.few_shot_change)
+    return record.model_copy(update={"metrics": metrics})
+
+
+def few_shot_name(record: RunRecord) -> str:
+    """`3-shot base`."""
+    return f"{len(record.eval.few_shot) if record.eval else ''}-shot base"
 
 
 def _reasons(

@@ -11,7 +11,7 @@ from inlay.tuner.records import RunRecord
 from inlay.tuner.report import facts
 from inlay.tuner.report.figures import MISSING, count, counted, duration, size
 from inlay.tuner.report.files import read_record
-from inlay.tuner.report.scores import Line, lines, model_name, trained
+from inlay.tuner.report.scores import Line, against_few_shot, few_shot_name, lines, model_name, trained
 from inlay.tuner.report.text import columns, one_line, pad, shorten
 
 _WIDTH = 80
@@ -36,7 +36,9 @@ def table(record: RunRecord, run: Path) -> str:
 
     Every text from data is made visible first: no control or direction character of it reaches the terminal.
     """
-    parts = [_title(record), _scores(record), _cost(record), _next(record, run)]
+    shown = against_few_shot(record)
+    further = _scores(shown, few_shot_name(record)) if shown else ""
+    parts = [_title(record), _scores(record), further, _cost(record), _next(record, run)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -65,12 +67,12 @@ def _wrapped(text: str, limit: int) -> list[str]:
     return textwrap.wrap(text, limit if columns(text) == len(text) else limit // 2)
 
 
-def _scores(record: RunRecord) -> str:
+def _scores(record: RunRecord, base: str = "base") -> str:
     found = lines(record)
     if not found:
         return ""
     rows = [_cells(line, trained(record)) for line in found]
-    head = _head(record, trained(record))
+    head = _head(record, trained(record), base)
     widths = [max(columns(row[column]) for row in [head, *rows]) for column in range(len(head))]
     spare = _WIDTH - sum(widths) - len(_GAP) * (len(widths) - 1)
     widths[0] = max(widths[0] + min(spare, 0), _SHORTEST_NAME)
@@ -79,9 +81,9 @@ def _scores(record: RunRecord) -> str:
     return "\n".join([*table_, *(part for note in notes for part in _wrapped(note, _WIDTH))])
 
 
-def _head(record: RunRecord, compared: bool) -> list[str]:
+def _head(record: RunRecord, compared: bool, base: str) -> list[str]:
     name = f"{one_line(record.eval.split)}, {counted(record.eval.rows, 'row')}" if record.eval else "score"
-    return [name, "", "base", *(["tuned", "change", "95 % interval", ""] if compared else ["95 % interval"])]
+    return [name, "", base, *(["tuned", "change", "95 % interval", ""] if compared else ["95 % interval"])]
 
 
 def _cells(line: Line, compared: bool) -> list[str]:

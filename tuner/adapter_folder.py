@@ -1,0 +1,104 @@
+"""Saved adapters: where one is, what made it, and on which base it belongs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from inlay import adapters
+from inlay.tuner.base import Base
+from inlay.tuner.problems import Problem, RequestError, explained
+from inlay.tuner.recipe import Adapter, Recipe
+
+CONFIG, BASE, RUN = "adapter_config.json", "base.json", "run.json"
+
+
+def find(target: Path) -> Path | None:
+    """The adapter's folder in what `target` names: a run, or an adapter's folder; None where it is neither.
+
+    Raises:
+        RequestError: it is a run without an adapter.
+    """
+    if (target / RUN).is_file():
+        if not (target / "adapter").is_dir():
+            raise RequestError(Problem(f"the run `{target}` has no adapter yet", help="it was stopped before training"))
+        return target / "adapter"
+    return target if (target / CONFIG).is_file() else None
+
+
+def as_saved(recipe: Recipe, folder: Path, *, asked_first: bool) -> Recipe:
+    """The recipe with the method of the adapter in `folder` and the options that it settles.
+
+    Args:
+        asked_first: an option that the recipe names stays as it names it; one that differs is then an error when the
+            adapter is loaded.
+
+    Raises:
+        RequestError: the adapter is of no known method, or its options cannot be taken over.
+    """
+    with explained(f"the adapter in `{folder}` cannot be used", ValueError):
+        method, settled = adapters.recognize(folder)
+        own = recipe.adapter
+        given = {}
+        if own.method == method:
+            given = {name: getattr(own.options, name) for name in own.options.model_fields_set}
+        start = {"start_from": own.start_from} if own.start_from else {}
+        options = {**settled, **given} if asked_first else {**given, **settled}
+        adapter = Adapter.model_validate({"method": method, **start, **_plain(options)})
+    other = recipe.model_copy(update={"adapter": adapter})
+    other._written = recipe._written
+    return other
+
+
+def continued(recipe: Recipe) -> tuple[Recipe, Path | None]:
+    """The recipe with the options of the adapter that it starts from, and that adapter's folder; or as it is.
+
+    Raises:
+        RequestError: what it starts from is no adapter, or one of another method.
+    """
+    if recipe.adapter.start_from is None:
+        return recipe, None
+    shown = recipe.written("adapter.start_from")
+    folder = find(Path(recipe.adapter.start_from))
+    if folder is None:
+        message = f"`{shown}` is neither a run nor an adapter: it holds no {CONFIG}"
+        raise RequestError(Problem(message, path="adapter.start_from"))
+    saved = as_saved(recipe, folder, asked_first=True)
+    if saved.adapter.method != recipe.adapter.method:
+        message = f"`{shown}` is an adapter of the method {saved.adapter.method}, not {recipe.adapter.method}"
+        help = f"write `method: {saved.adapter.method}`"
+        raise RequestError(Problem(message, path="adapter.method", help=help))
+    return saved, folder
+
+
+def write_base(folder: Path, base: Base) -> None:
+    """Notes beside an adapter on which base it was trained."""
+    noted = {"model": base.files.name, "sha256": base.sha256, "quantization": str(base.quantization)}
+    (folder / BASE).write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
+
+
+def refuse_other_base(folder: Path, base: Base) -> None:
+    """Checks that the adapter was trained on this base, where a note beside it says on which.
+
+    Raises:
+        RequestError: it was trained on another.
+    """
+    path = folder / BASE
+    if not path.is_file():
+        return  # made elsewhere: names and shapes of its tensors are all that can be checked
+    with explained(f"{path} is damaged", ValueError, KeyError, TypeError):
+        known = str(json.loads(path.read_text(encoding="utf-8"))["sha256"])
+    if known != base.sha256:
+        raise RequestError(
+            Problem(
+                f"the base `{base.files.name}` is not the one this adapter was trained on "
+                f"(sha256 {base.sha256[:12]}, trained on {known[:12]})",
+                path="base.model",
+                help="point base.model at the original files: --set base.model=FOLDER",
+            )
+        )
+
+
+def _plain(options: dict[str, object]) -> dict[str, object]:
+    """Options as JSON has them."""
+    return {name: list(value) if isinstance(value, (tuple, set)) else value for name, value in options.items()}
