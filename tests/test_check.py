@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import tiny
 
 from inlay.tuner import check as checks
 from inlay.tuner import preflight, recipe
@@ -129,6 +130,17 @@ def test_the_largest_batch_is_among_those_that_the_run_sees(given):
         seen.append(len(batch) * max(len(row.ids) for row in batch))
     assert shape.rows * shape.tokens == max(seen)
     assert sum(1 for _ in zip(range(30), batches, strict=False)) == 30  # epoch after epoch
+
+
+@pytest.mark.parametrize("shape", tiny.SHAPES)
+@pytest.mark.parametrize("method", ["lora", "prefix", "bottleneck"])
+def test_every_architecture_can_be_forecast(shape, method, given, tiny_models):
+    options = {"base.model": tiny_models(shape), "adapter": f"{{method: {method}}}", "task.truncate": "true"}
+    setting = survey(given(ROWS[:60], ROWS[60:], **options))
+    predicted = forecast(setting)
+    assert predicted.trainable_parameters == setting.method.trainable(setting.facts)
+    assert predicted.parts["activations"] > 0
+    assert 0 < predicted.peak_bytes[0] < predicted.peak_bytes[1]
 
 
 @pytest.mark.parametrize("method", ["lora", "prefix", "bottleneck", "full", "prompt", "ia3"])

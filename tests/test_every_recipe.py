@@ -1,7 +1,8 @@
 """Every recipe that inlay ships, run through the Python API on a tiny model: it trains, measures, and leaves all files.
 
-The recipe's own base and size are replaced; everything else, its data too, is the recipe's own. Three run in every
-test run, all of them in the slow one.
+A recipe on the embedded base gets a tiny one in its place; one on the hub gets its repositories, by name, from a hub
+cache that the test builds. The size is replaced; everything else is the recipe's own. Some run in every test run, all
+of them in the slow one.
 """
 
 from __future__ import annotations
@@ -10,12 +11,22 @@ import json
 import math
 from pathlib import Path
 
+import hub_cache
 import pytest
 
 import inlay
+from inlay.tuner import preflight
 from inlay.tuner.recipe import shipped
+from inlay.tuner.setting import survey
 
-FAST = ("quickstart", "classification-embedded-lora", "summarization-embedded-prefix")
+FAST = (
+    "quickstart",
+    "classification-embedded-lora",
+    "summarization-embedded-prefix",
+    "dialogue-qwen2-5-0-5b-lora",
+    "classification-gpt2-bottleneck",
+    "text_to_text-t5-small-prefix",
+)
 SMALL = (
     "train.max_steps=1",
     "train.epochs=null",
@@ -37,6 +48,42 @@ FIELDS = {
     "environment": ("versions", "device", "git"),
 }
 RECIPES = [found.name for found in shipped()]
+ON_THE_HUB = [name for name in RECIPES if inlay.load_recipe(name).base.model != "embedded"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A hub cache with every repository that the recipes name."""
+    folder = tmp_path_factory.mktemp("hub")
+    hub_cache.build(folder)
+    return folder
+
+
+@pytest.fixture
+def hub(cache, monkeypatch):
+    """The client of the hub looks into that cache."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+
+
+@pytest.mark.parametrize("name", ON_THE_HUB)
+def test_a_recipe_on_the_hub_names_what_is_there(name, hub):
+    """Its columns, splits, labels and prompt fit the data; its method fits the base; nothing fails in the preflight."""
+    setting = survey(inlay.load_recipe(name, ["task.data.max_rows.test=30"]))
+    assert setting.files.revision == hub_cache.COMMIT == setting.data.record.revision
+    failed = [f for f in preflight.findings(setting) if f.outcome == "FAIL"]
+    assert failed == []
+    chat = hub_cache.MODELS[setting.recipe.base.model][1]
+    assert setting.renderer.prompt_format == ("chat template" if chat else "plain")
+    text = shipped_text(name)
+    assert text.startswith("# ")
+    assert f"inlay run {name}" in text
+    assert "\n# Needs:" in text
+
+
+def shipped_text(name: str) -> str:
+    return next(found.path for found in shipped() if found.name == name).read_text(encoding="utf-8")
 
 
 def test_the_recipes_that_run_in_every_test_run_are_shipped():
@@ -46,9 +93,10 @@ def test_the_recipes_that_run_in_every_test_run_are_shipped():
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in RECIPES]
 )
-def test_a_shipped_recipe_runs_and_leaves_all_files(name, tiny_models, tmp_path):
+def test_a_shipped_recipe_runs_and_leaves_all_files(name, tiny_models, hub, tmp_path):
     own = inlay.load_recipe(name)
-    overrides = [*SMALL, f"base.model={tiny_models('llama')}", "base.revision=null"]
+    base = [f"base.model={tiny_models('llama')}"] if own.base.model == "embedded" else []
+    overrides = [*SMALL, *base]
     run = inlay.run(name, overrides=overrides, output=tmp_path / "run")
     record = json.loads((run / "run.json").read_text())
     for block, fields in FIELDS.items():
@@ -61,7 +109,7 @@ def test_a_shipped_recipe_runs_and_leaves_all_files(name, tiny_models, tmp_path)
     assert record["adapter"]["method"] == own.adapter.method
     check_numbers(record)
     check_predictions(run, record)
-    written = inlay.load_recipe(run / "recipe.yaml", [f"base.model={tiny_models('llama')}"])
+    written = inlay.load_recipe(run / "recipe.yaml", base)
     assert written == inlay.load_recipe(name, overrides)
     page = (run / "report.html").read_text()
     assert record["name"] in page
@@ -99,7 +147,7 @@ def check_predictions(run: Path, record: dict) -> None:
     assert len({line["id"] for line in lines}) == 3
     for line in lines:
         assert set(line) >= {"id", "prompt", "references", "prediction", "base_prediction"}
-        assert line["prompt"]
+        assert line["prompt"] or record["task"] == "language_modeling"
         assert all(line["references"])
         if record["train"] is None:
             assert line["prediction"] == line["base_prediction"]

@@ -99,6 +99,7 @@ def _activations(setting: Setting, shape: Shape) -> tuple[int, int]:
     import torch
 
     model = without_weights(base_models.read_config(setting.files), setting.recipe.base.attention)
+    model.config.pad_token_id = None  # else some models look for pads among the ids, which have no content here
     if setting.method.trainable(setting.facts) == setting.facts.parameters:  # every weight: nothing is attached
         model.requires_grad_(True)
     else:

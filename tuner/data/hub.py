@@ -89,7 +89,7 @@ def choose(held: Iterable[str], split: str, config: str | None, name: str, *, wh
         raise _refusal(f"`{name}` holds the split `{split}` in several folders", help)
     versions = found[TOP] if TOP in found else next(iter(found.values()))
     paths = versions[min(versions)]
-    declared = re.search(r"-of-(\d+)\.\w+$", paths[0])
+    declared = re.search(r"-of-(\d+)(?:-[0-9a-f]{16})?\.\w+$", paths[0])
     if declared and len(paths) != int(declared[1]):
         message = f"`{name}` holds only {len(paths)} of the {int(declared[1])} files of the split `{split}`"
         raise _absence(message, _holdings(paths), whole)
@@ -110,7 +110,7 @@ def _place(path: PurePosixPath, split: str) -> tuple[str, tuple[int, int, int] |
     """
     spellings = SPELLINGS.get(split, (split,))
     form = EXTENSIONS.index(path.suffix.lower())
-    stem, shard = re.fullmatch(r"(.+?)([-_.]\d+(?:-of-\d+)?)?", path.stem).groups()
+    stem, shard = re.fullmatch(r"(.+?)([-_.]\d+(?:-of-\d+(?:-[0-9a-f]{16})?)?)?", path.stem).groups()
     if stem.lower() in spellings:
         return path.parent.as_posix(), (spellings.index(stem.lower()), form, 1 if shard else 0)
     if path.parent.name.lower() in spellings:
