@@ -36,9 +36,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path, required=True, help="folder that holds the models")
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the data sets")
+    parser.add_argument("--only", choices=MODELS, help="run one model's share, and write no results")
     options = parser.parse_args()
     records = []
-    for (name, split), model, (method, rate) in itertools.product(SETS.items(), MODELS, LEARNING_RATES.items()):
+    for (name, split), model, (method, rate) in itertools.product(
+        SETS.items(), [options.only] if options.only else MODELS, LEARNING_RATES.items()
+    ):
         folder = inlay.run(
             HERE / "real" / f"{name}.yaml",
             overrides=[
@@ -52,6 +55,8 @@ def main() -> None:
         )
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         records.append({"set": name, "model": model, "record": record})
+    if options.only:
+        return
     out = HERE / "results" / "real_models.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

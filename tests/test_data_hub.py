@@ -138,6 +138,11 @@ LAYOUTS = {
         None,
         [f"data/train-{n:05d}-of-00011.parquet" for n in range(11)],
     ),
+    "shards with a hash": (
+        ["data/train-00000-of-00002-0123456789abcdef.parquet", "data/train-00001-of-00002-fedcba9876543210.parquet"],
+        None,
+        ["data/train-00000-of-00002-0123456789abcdef.parquet", "data/train-00001-of-00002-fedcba9876543210.parquet"],
+    ),
     "folder": (["train/b.csv", "train/a.csv", "test/a.csv"], None, ["train/a.csv", "train/b.csv"]),
     "converted": (["default/train/0000.parquet", "default/test/0000.parquet"], None, ["default/train/0000.parquet"]),
     "configuration": (["main/train-0.parquet", "socratic/train-0.parquet"], "socratic", ["socratic/train-0.parquet"]),
