@@ -1,4 +1,6 @@
-"""Writes the README's tables from the files under benchmarks/results: `python benchmarks/tables.py [--check]`.
+"""Writes the README's tables and benchmarks/RESULTS.md from the files under benchmarks/results.
+
+    python benchmarks/tables.py [--check]
 
 Each table stands between `<!-- NAME -->` and `<!-- /NAME -->`. With --check nothing is written; the exit code is 1
 where a table is stale.
@@ -10,7 +12,6 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -19,12 +20,16 @@ from inlay.tuner.records import RunRecord, ScoreRecord
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
+RESULTS = HERE / "RESULTS.md"
 SHOWN = {
     "dialogue": ("rougeL", "bleu", "perplexity"),
     "summarization": ("rougeL", "bleu", "perplexity"),
     "classification": ("accuracy", "f1"),
+    "text_to_text": ("rougeL", "bleu", "chrf", "perplexity"),
 }
-TITLES = {"rougeL": "ROUGE-L", "bleu": "BLEU", "perplexity": "perplexity", "accuracy": "accuracy %", "f1": "macro-F1"}
+MAIN = {"dialogue": "perplexity", "summarization": "rougeL", "classification": "accuracy", "text_to_text": "bleu"}
+TITLES = {"rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF", "accuracy": "accuracy %", "f1": "macro-F1"}
+TITLES |= {"perplexity": "perplexity"}
 
 
 def main() -> None:
@@ -33,9 +38,11 @@ def main() -> None:
     check = parser.parse_args().check
     text = README.read_text(encoding="utf-8")
     fresh = fill(text)
+    stale = fresh != text or not RESULTS.is_file() or RESULTS.read_text(encoding="utf-8") != results()
     if not check:
         README.write_text(fresh, encoding="utf-8")
-    sys.exit(1 if check and fresh != text else 0)
+        RESULTS.write_text(results(), encoding="utf-8")
+    sys.exit(1 if check and stale else 0)
 
 
 def fill(text: str) -> str:
@@ -47,43 +54,70 @@ def fill(text: str) -> str:
 
 
 def real_models() -> str:
-    """One table a task: methods against the untouched base, with 95 % intervals."""
-    records = [RunRecord.model_validate(r) for r in load("real_models.json")]
-    parts = []
-    for task, names in SHOWN.items():
-        runs = [record for record in records if record.task == task]
-        first = runs[0]
-        rows, left = first.eval.rows, first.data.left_out
-        total = first.data.rows["train"] + left["train"]
-        name, fits = first.name.split("-tinytalk")[0], first.data.rows["train"] / total
-        head = f"**{name}** ({task}, {rows} {first.eval.split} rows; {first.train.steps} steps"
-        head += f"; {fits:.0%} of the training rows fit the context)" if left["train"] else ")"
-        lines = [head, "", "| | trains | " + " | ".join(TITLES[n] for n in names) + " | peak GB |"]
-        lines.append("|---|--:|" + "--:|" * (len(names) + 1))
-        base = " | ".join(shown(first.metrics.base[n]) for n in names)
-        lines.append(f"| base, untouched | 0 | {base} | |")
-        for run in runs:
-            scores = " | ".join(shown(run.metrics.tuned[n]) for n in names)
-            size, peak = run.adapter.trainable_parameters, run.train.peak_bytes / 1e9
+    """A line for each data set and base: one score of the untouched base and of three methods, with 95 % intervals."""
+    found = runs()
+    methods = list(dict.fromkeys(run["record"].adapter.method for run in found))
+    heads = [adapters.find(name).title for name in methods]
+    lines = ["| set | base | score | untouched | " + " | ".join(heads) + " |"]
+    lines.append("|---|---|---|" + "--:|" * (len(heads) + 1))
+    places = list(dict.fromkeys((run["set"], run["model"]) for run in found))
+    for name, model in places:
+        here = [run["record"] for run in found if (run["set"], run["model"]) == (name, model)]
+        own = {record.adapter.method: record.metrics for record in here}
+        score = MAIN[here[0].task]
+        cells = [shown(own[methods[0]].base[score]), *(shown(own[method].tuned[score]) for method in methods)]
+        lines.append(f"| {name} | {model} | {TITLES[score]} | " + " | ".join(cells) + " |")
+    place = found[0]["record"].environment
+    lines += [
+        "",
+        f"One seed a cell, NF4 double-quantized, fp32 compute; {place.device}, {place.threads} thread(s), torch "
+        f"{place.versions['torch']}, transformers {place.versions['transformers']}, peft {place.versions['peft']}, "
+        f"bitsandbytes {place.versions['bitsandbytes']}.",
+    ]
+    return "\n".join(lines)
+
+
+def results() -> str:
+    """RESULTS.md: every score of every run on a real base, with what the run saw and took."""
+    parts = ["# Results", "Written by `python benchmarks/tables.py` from `results/real_models.json`."]
+    found = runs()
+    for name, model in dict.fromkeys((run["set"], run["model"]) for run in found):
+        own = [run["record"] for run in found if (run["set"], run["model"]) == (name, model)]
+        parts += [f"## {name} on {model}", _what(own[0])]
+        names = SHOWN[own[0].task]
+        lines = ["| | trains | " + " | ".join(TITLES[n] for n in names) + " | steps/s | peak GB |"]
+        lines.append("|---|--:|" + "--:|" * (len(names) + 2))
+        for run in own:
             title = adapters.find(run.adapter.method).title
-            lines.append(f"| {title} | {size:,} | {scores} | {peak:.2f} |")
+            base = " | ".join(shown(run.metrics.base[n]) for n in names)
+            tuned = " | ".join(shown(run.metrics.tuned[n]) for n in names)
+            if run is own[0] or run.metrics.base != own[0].metrics.base:
+                where = "" if run is own[0] else f", prompts as short as {title} needs them"
+                lines.append(f"| untouched base{where} | 0 | {base} | | |")
+            speed, peak = run.train.steps / run.train.seconds, run.train.peak_bytes / 1e9
+            lines.append(f"| {title} | {run.adapter.trainable_parameters:,} | {tuned} | {speed:.2f} | {peak:.2f} |")
         parts.append("\n".join(lines))
-        base = first.metrics.base[names[0]]
-        parts += [shorter_prompts(run, names) for run in runs if run.metrics.base[names[0]] != base]
-    versions = records[0].environment
-    parts.append(
-        f"One seed a cell, NF4 double-quantized, fp32 compute; {versions.device}, {versions.threads} thread(s), "
-        f"torch {versions.versions['torch']}, transformers {versions.versions['transformers']}, "
-        f"peft {versions.versions['peft']}, bitsandbytes {versions.versions['bitsandbytes']}."
-    )
-    return "\n\n".join(parts)
+    parts += ["## The quickstart's bars", "Written from `results/embedded_bars.json`.", embedded_bars()]
+    return "\n\n".join(parts) + "\n"
 
 
-def shorter_prompts(run: RunRecord, names: Sequence[str]) -> str:
-    """Why a run's base row is not the table's: its adapter takes positions of a short context."""
-    base = ", ".join(f"{TITLES[name]} {shown(run.metrics.base[name])}" for name in names)
-    method = run.adapter.method
-    return f"`{method}` takes positions of the context, so its prompts are cut shorter; there the base has {base}."
+def _what(run: RunRecord) -> str:
+    """What a run saw, in a sentence."""
+    rows, left, cut = run.data.rows["train"], run.data.left_out["train"], run.data.documents_cut["train"]
+    said = f"{run.task}: {run.train.steps} steps, {run.train.rows_seen:,} rows seen of {rows:,}; "
+    said += f"{run.eval.rows} rows of {run.eval.split} measured."
+    if left:
+        said += f" {rows / (rows + left):.0%} of the training rows fit the context whole; the others were left out."
+    if cut:
+        said += f" The documents of {cut / rows:.0%} of the training rows were cut to fit the context."
+    if run.data.dropped:
+        said += f" {run.data.dropped:,} training rows that stand in the test were left out."
+    return said
+
+
+def runs() -> list[dict]:
+    """The runs on real bases, with their records."""
+    return [{**run, "record": RunRecord.model_validate(run["record"])} for run in load("real_models.json")]
 
 
 def shown(score: ScoreRecord) -> str:
@@ -111,6 +145,16 @@ def embedded_bars() -> str:
     return "\n".join(lines)
 
 
+def forecasts() -> str:
+    """How often what was measured lay in the range that was forecast."""
+    result = load("forecasts.json")
+    held, number = result["held"], result["of"]
+    return (
+        f"Of {number} runs, measured against their forecasts: peak memory lay in the range in {held['memory_gb']}, the "
+        f"time in {held['seconds']}."
+    )
+
+
 def quickstart() -> str:
     """What `inlay run quickstart` printed when it was last measured."""
     text = (HERE / "results" / "quickstart.txt").read_text(encoding="utf-8").rstrip()
@@ -133,7 +177,12 @@ def load(name: str) -> list | dict:
     return json.loads((HERE / "results" / name).read_text(encoding="utf-8"))
 
 
-TABLES = {"quickstart": quickstart, "real-models": real_models, "embedded-bars": embedded_bars, "methods": methods}
+TABLES = {
+    "quickstart": quickstart,
+    "methods": methods,
+    "forecasts": forecasts,
+    "real-models": real_models,
+}
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ def test_tables_are_those_that_the_results_give():
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
     assert tables.fill(README) == README
+    assert tables.RESULTS.read_text(encoding="utf-8") == tables.results()
 
 
 def test_recipe_of_the_readme_loads(tmp_path):

@@ -23,7 +23,7 @@ TRAINED = 4 * FP32  # a trained weight, its gradient, and two moments of Adam
 # Bytes a weight takes in a quantized layer: the code, and a scale for each block of 64 (itself in 8 bit).
 PER_WEIGHT = {4: 0.5 + 1 / 64, 8: 1.0, 16: 2.0, 32: 4.0}
 LOW, HIGH = 0.75, 1.35
-LIBRARIES = 400_000_000  # what is loaded after the forecast: kernels, optimizer, buffers of the allocator
+LIBRARIES = 400_000_000  # at most loaded after the forecast: kernels, optimizer, buffers of the allocator
 PREDICTION = 4_000  # bytes of a line of predictions.jsonl
 
 
@@ -47,7 +47,7 @@ def forecast(setting: Setting) -> ForecastRecord:
     width = dtype.itemsize
     saved, logits = _activations(setting, shape)
     parts = {
-        "process": 0 if device != "cpu" else _resident() + LIBRARIES,
+        "process": 0 if device != "cpu" else _resident(),
         "base": _base_bytes(setting, width),
         "adapter and optimizer": trainable * TRAINED,
         "activations": saved * width // FP32,
@@ -56,12 +56,13 @@ def forecast(setting: Setting) -> ForecastRecord:
     }
     if recipe.train.gradient_checkpointing:
         parts["activations"] //= max(1, facts.layers)
-    expected = sum(parts.values())
     fixed = parts["process"]
+    rest = sum(parts.values()) - fixed
+    late = LIBRARIES if fixed else 0
     disk = trainable * FP32 + PREDICTION * sum(len(found) for found in setting.data.examples.values())
     return ForecastRecord(
         trainable_parameters=trainable,
-        peak_bytes=(round(fixed * LOW + (expected - fixed) * LOW), round(fixed + (expected - fixed) * HIGH)),
+        peak_bytes=(round(LOW * (fixed + rest)), round(fixed + late + HIGH * rest)),
         parts=parts,
         disk_bytes=disk,
     )

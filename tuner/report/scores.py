@@ -16,6 +16,9 @@ _SPELLING = {
     "rougeLsum": "ROUGE-Lsum",
     "bleu": "BLEU",
     "chrf": "chrF",
+    "token_f1": "token F1",
+    "distinct1": "distinct-1",
+    "distinct2": "distinct-2",
     "f1": "macro-F1",
     "empty": "empty replies",
 }
