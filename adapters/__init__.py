@@ -74,10 +74,12 @@ class Training:
     Attributes:
         gradient_checkpointing: activations are computed again in the backward pass.
         steps: optimizer steps; None where the recipe alone does not say.
+        early_stopping: the weights of an earlier step may be kept.
     """
 
     gradient_checkpointing: bool
     steps: int | None = None
+    early_stopping: bool = False
 
 
 class Options(BaseModel):

@@ -49,15 +49,19 @@ NO_EFFECT_ON_OUTPUT = frozenset(
         "encoder_num_layers",
         "encoder_reparameterization_type",
         "fan_in_fan_out",
+        "feedforward_modules",
         "inference_mode",
         "init_lora_weights",
         "init_std",
         "init_weights",
         "lora_dropout",
+        "num_attention_heads",
+        "num_layers",
         "orth_reg_weight",
         "peft_version",
         "prefix_projection",
         "prompt_tuning_init",
+        "prompt_tuning_init_text",
         "revision",
         "runtime_config",
         "target_modules",
@@ -65,12 +69,18 @@ NO_EFFECT_ON_OUTPUT = frozenset(
         "task_type",
         "tfinal",
         "tinit",
+        "tokenizer_kwargs",
+        "tokenizer_name_or_path",
         "total_step",
     }
 )
 """Fields of PEFT configs that may differ between a saved adapter and the options it is loaded with: they do not change
-what trained weights compute (a projected prefix is saved as its output, a pruned rank as zeros), or (targets) differ
-exactly when the names of the tensors do."""
+what trained weights compute (a projected prefix is saved as its output, a pruned rank as zeros), differ exactly when
+the names of the tensors do (targets; IA3 compares its own), or are the base's, not the adapter's (layers, heads)."""
+
+KEEPS_THE_BASE = (True, False, None, "gaussian", "eva")
+"""Initialisations of LoRA that leave the base's weights alone. After the others (PiSSA, OLoRA, CorDA, LoftQ, ...) the
+saved matrices belong on a base that was edited, and are noise on the original."""
 
 
 class PeftAdapted(Adapted):
@@ -154,6 +164,12 @@ def _require_equal_options(config: PeftConfig, folder: Path) -> None:
     path, saved = folder / CONFIG, read_config(folder)
     if saved.get("peft_type") != config.peft_type:
         raise ValueError(f"{path} holds a {saved.get('peft_type')} adapter, not {str(config.peft_type).split('.')[-1]}")
+    start = saved.get("init_lora_weights")
+    if start not in KEEPS_THE_BASE:
+        raise ValueError(
+            f"{path}: the adapter was initialised by {start}, which edits the base, so it does not fit the original; "
+            "convert it with PEFT's path_initial_model_for_weight_conversion"
+        )
     kind = PEFT_TYPE_TO_CONFIG_MAPPING[config.peft_type]
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for name in sorted(fields.keys() - NO_EFFECT_ON_OUTPUT):
@@ -163,8 +179,14 @@ def _require_equal_options(config: PeftConfig, folder: Path) -> None:
         wanted = sorted(wanted) if isinstance(wanted, set) else wanted
         if wanted != found:
             raise ValueError(
-                f"{path}: the adapter was trained with {name} = {found}, but {name} = {wanted} is asked for"
+                f"{path}: the adapter was trained with {name} = {_brief(found)}, but {name} = {wanted} is asked for"
             )
+
+
+def _brief(value: object) -> str:
+    """A value of a configuration, its beginning where it is long."""
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -34,7 +34,7 @@ class Adalora(Method):
     paper: ClassVar[str] = "Zhang et al. 2023, arXiv:2303.10512"
     learning_rate: ClassVar[float] = 2e-3
     peft_type: ClassVar[str] = "ADALORA"
-    saved: ClassVar[tuple[str, ...]] = ("init_r", "lora_alpha", "target_modules")
+    saved: ClassVar[tuple[str, ...]] = ("init_r", "target_r", "lora_alpha", "target_modules")
 
     class Options(BaseOptions):
         """Options of AdaLoRA."""
@@ -72,6 +72,11 @@ class Adalora(Method):
     def refusal(self, facts: Facts, training: Training) -> str | None:
         if reason := super().refusal(facts, training):
             return reason
+        if training.early_stopping:
+            return (
+                f"{self.title} prunes its ranks on a schedule, and early stopping would keep weights from before its "
+                "end; remove train.early_stopping_patience"
+            )
         if training.steps is not None:
             first, last = self._schedule(training.steps)
             if first + last >= training.steps:

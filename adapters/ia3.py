@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from inlay.adapters import Adapted, Facts, Method, Training, _targets
 from inlay.adapters import Options as BaseOptions
+from inlay.adapters._files import CONFIG, read_config
 
 if TYPE_CHECKING:
     import torch
@@ -105,6 +106,9 @@ class Ia3(Method):
     def load(self, folder: Path, model: nn.Module, facts: Facts) -> Adapted:
         from inlay.adapters import _peft
 
+        inputs = read_config(folder).get("feedforward_modules") or ()
+        if isinstance(inputs, str) or _targets.matching(inputs, self.targets(facts)) != self._scaled_inputs(facts):
+            raise ValueError(f"{folder / CONFIG}: the adapter scales the inputs of other layers: {inputs}")
         return _keep_dtype(_peft.load(self._config(model, facts), folder, model))
 
     def _config(self, model: nn.Module, facts: Facts) -> IA3Config:

@@ -76,8 +76,9 @@ def compare(
     changes: dict[str, Change] = {}
     for metric in metrics:
         if isinstance(metric, Whole):
-            pairs = zip(values(metric, new), values(metric, old), strict=True)
-            found = [Change(after - before, None, metric.unit, "unclear") for after, before in pairs]
+            pairs = list(zip(values(metric, new), values(metric, old), strict=True))
+            unit = "pp" if metric.unit == "%" else metric.unit
+            found = [Change(new - old, None, unit, "same" if new == old else "unclear") for new, old in pairs]
         else:
             assert isinstance(metric, Additive)
             found = change(metric, gather(metric, new), gather(metric, old), seed=seed)

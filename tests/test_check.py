@@ -7,6 +7,7 @@ import json
 import pytest
 import tiny
 
+from inlay.eval import MeasurementError
 from inlay.tuner import check as checks
 from inlay.tuner import preflight, recipe
 from inlay.tuner.cli import main
@@ -94,7 +95,7 @@ def test_a_label_that_is_hardly_trained_on_is_named(given):
 
 
 def test_every_code_is_explained_and_an_unknown_one_is_answered():
-    for code in [*preflight.CHECKS, "M301"]:
+    for code in [*preflight.CHECKS, "M301", "M302"]:
         text = checks.explain(code)
         assert text.startswith(f"{code}  ")
         assert len(text.splitlines()) > 2
@@ -119,6 +120,24 @@ def test_the_verb_writes_nothing_and_exits_by_the_answer(given, tmp_path, monkey
 def test_three_steps_are_timed(given):
     checked = checks.check(given(ROWS[:60], ROWS[60:70], **{"eval.decoding.max_new_tokens": 8}))
     assert "from 3 timed steps here" in checked.text
+
+
+def test_what_fails_in_the_timed_steps_is_a_finding_beside_the_others(given, monkeypatch):
+    def fails(*_, **__):
+        raise MeasurementError("the likelihood is not finite")
+
+    monkeypatch.setattr(checks, "score", fails)
+    checked = checks.check(given(ROWS[:60], ROWS[60:]))
+    assert not checked.sound
+    assert "FAIL  M302  the timed steps failed: the likelihood is not finite" in checked.text
+    assert "pass  D101" in checked.text
+
+
+def test_a_text_task_is_checked_on_a_base_with_a_chat_template(given, tmp_path):
+    tiny.save(tmp_path / "base", "llama", tokens=tiny.tokenizer(tiny.CHATML))
+    texts = [{"text": row["document"] * 8} for row in ROWS]
+    loaded = given(texts[:60], texts[60:], "language_modeling", **{"base.model": tmp_path / "base"})
+    assert checks.check(loaded, timed=False).sound
 
 
 def test_the_largest_batch_is_among_those_that_the_run_sees(given):

@@ -38,6 +38,13 @@ def test_with_a_chat_template_examples_are_earlier_turns():
     assert [(turn.role, turn.text) for turn in asked.turns] == [("user", "A"), ("assistant", "a"), ("user", "B")]
 
 
+def test_a_system_message_stands_once_before_everything():
+    made = Renderer(tiny.tokenizer(tiny.CHATML), "causal")
+    talk = Reply("1", (Turn("system", "Be kind."), Turn("user", "A")), ("a",))
+    roles = [turn.role for turn in behind(made, [talk, talk], talk).turns]
+    assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
+
+
 def test_labels_take_turns_and_short_examples_come_first():
     task = tasks.find("classification")()
     task.learn([row.values for row in rows(6)])

@@ -77,3 +77,19 @@ def test_repeated_training_rows_are_counted_and_kept(prepared):
     rows = [*TRAIN.items(), ("The lamp 1 is  BROKEN.", "lamp 1.")]
     record = prepared([("Another thing.", "Other.")], train=rows).record
     assert (record.duplicates, record.rows["train"], record.dropped) == (1, 9, 0)
+
+
+def test_a_reply_within_a_training_dialogue_counts(tmp_path):
+    def talk(*texts: str) -> str:
+        turns = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
+        return json.dumps({"messages": turns}) + "\n"
+
+    (tmp_path / "train.jsonl").write_text(talk("Hi", "Hello", "And?", "Well.") + talk("Bye", "So long"))
+    (tmp_path / "test.jsonl").write_text(talk("hi", "HELLO"))
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "name: r\nbase: {model: embedded}\nadapter: {method: lora}\n"
+        "task: {type: dialogue, data: {train: train.jsonl, test: test.jsonl}}\n"
+    )
+    record = survey(recipe.load(path)).data.record
+    assert (record.overlap["test"].prompt_and_answer, record.dropped) == (1, 1)

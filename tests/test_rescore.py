@@ -161,6 +161,32 @@ def test_an_adapter_made_elsewhere_is_scored_with_its_own_options(inside):
     assert "is a pattern" in refused(inlay("eval", "pattern", *arguments[2:]))
 
 
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("IA3Config", {"target_modules": ["down_proj", "v_proj", "k_proj"], "feedforward_modules": ["down_proj"]}),
+        ("PromptTuningConfig", {"num_virtual_tokens": 3, "num_attention_heads": 4}),
+        ("PromptEncoderConfig", {"num_virtual_tokens": 3, "encoder_hidden_size": 8}),
+        ("PrefixTuningConfig", {"num_virtual_tokens": 3}),
+    ],
+)
+def test_adapters_of_other_methods_made_elsewhere_are_scored(kind, options, inside):
+    import peft
+    from transformers import AutoModelForCausalLM
+
+    config = getattr(peft, kind)(task_type="CAUSAL_LM", **options)
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(inside / "base"), config)
+    model.save_pretrained(inside / "theirs")
+    code, _, err = inlay("eval", "theirs", "--base", "./base", "--recipe", "classification-lora.yaml")
+    assert code == 0, err
+
+
+def test_an_adapter_whose_start_edited_the_base_is_refused(inside):
+    made_elsewhere(inside / "theirs", inside / "base", r=3, target_modules=["q_proj"], init_lora_weights="pissa")
+    err = refused(inlay("eval", "theirs", "--base", "./base", "--recipe", "classification-lora.yaml"))
+    assert "initialised by pissa, which edits the base" in err
+
+
 @pytest.mark.parametrize("start", ["done", "done/adapter", "theirs"])
 def test_training_goes_on_from_a_run_or_an_adapter_made_elsewhere(start, inside):
     if start == "theirs":
@@ -188,6 +214,8 @@ def test_a_wrong_start_is_refused(inside, tiny_models):
     assert "an adapter of the method lora, not prefix" in refused(
         inlay("run", "classification-lora.yaml", "--set", "adapter={method: prefix, start_from: done}")
     )
+    err = refused(inlay("run", "classification-lora.yaml", "--set", "adapter={method: lora, r: 9, start_from: done}"))
+    assert "has r = 4, and the recipe says 9" in err
     (inside / "empty").mkdir()
     assert "neither a run nor an adapter" in refused(
         inlay("run", "classification-lora.yaml", "--set", "adapter.start_from=empty")

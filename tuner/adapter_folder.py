@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from inlay import adapters
 from inlay.tuner.base import Base
+from inlay.tuner.model_files import ModelFiles
 from inlay.tuner.problems import Problem, RequestError, explained
 from inlay.tuner.recipe import Adapter, Recipe
 
-CONFIG, BASE, RUN = "adapter_config.json", "base.json", "run.json"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+BASE, RUN = "base.json", "run.json"
 
 
 def find(target: Path) -> Path | None:
@@ -30,8 +35,7 @@ def as_saved(recipe: Recipe, folder: Path, *, asked_first: bool) -> Recipe:
     """The recipe with the method of the adapter in `folder` and the options that it settles.
 
     Args:
-        asked_first: an option that the recipe names stays as it names it; one that differs is then an error when the
-            adapter is loaded.
+        asked_first: an option that the recipe names and that differs is an error; otherwise the adapter's own counts.
 
     Raises:
         RequestError: the adapter is of no known method, or its options cannot be taken over.
@@ -43,8 +47,17 @@ def as_saved(recipe: Recipe, folder: Path, *, asked_first: bool) -> Recipe:
         if own.method == method:
             given = {name: getattr(own.options, name) for name in own.options.model_fields_set}
         start = {"start_from": own.start_from} if own.start_from else {}
-        options = {**settled, **given} if asked_first else {**given, **settled}
-        adapter = Adapter.model_validate({"method": method, **start, **_plain(options)})
+        given, settled = _plain(given), _plain(settled)
+        differing = [name for name in settled if given.get(name, settled[name]) != settled[name]]
+        if asked_first and differing:
+            name = differing[0]
+            message = f"the adapter in `{folder}` has {name} = {settled[name]}, and the recipe says {given[name]}"
+            help = "remove the line: the adapter settles it"
+            raise RequestError(Problem(message, path=f"adapter.{name}", help=help))
+        try:
+            adapter = Adapter.model_validate({"method": method, **start, **given, **settled})
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"]) from error
     other = recipe.model_copy(update={"adapter": adapter})
     other._written = recipe._written
     return other
@@ -71,14 +84,20 @@ def continued(recipe: Recipe) -> tuple[Recipe, Path | None]:
     return saved, folder
 
 
+def weights_sha256(folder: Path) -> str:
+    """Of the adapter's weights file; empty where it has none."""
+    path = folder / WEIGHTS
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
 def write_base(folder: Path, base: Base) -> None:
     """Notes beside an adapter on which base it was trained."""
     noted = {"model": base.files.name, "sha256": base.sha256, "quantization": str(base.quantization)}
     (folder / BASE).write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
 
 
-def refuse_other_base(folder: Path, base: Base) -> None:
-    """Checks that the adapter was trained on this base, where a note beside it says on which.
+def refuse_other_base(folder: Path, files: ModelFiles) -> None:
+    """Checks that the adapter was trained on the base of these files, where a note beside it says on which.
 
     Raises:
         RequestError: it was trained on another.
@@ -88,11 +107,12 @@ def refuse_other_base(folder: Path, base: Base) -> None:
         return  # made elsewhere: names and shapes of its tensors are all that can be checked
     with explained(f"{path} is damaged", ValueError, KeyError, TypeError):
         known = str(json.loads(path.read_text(encoding="utf-8"))["sha256"])
-    if known != base.sha256:
+    found = files.sha256()
+    if known != found:
         raise RequestError(
             Problem(
-                f"the base `{base.files.name}` is not the one this adapter was trained on "
-                f"(sha256 {base.sha256[:12]}, trained on {known[:12]})",
+                f"the base `{files.name}` is not the one this adapter was trained on "
+                f"(sha256 {found[:12]}, trained on {known[:12]})",
                 path="base.model",
                 help="point base.model at the original files: --set base.model=FOLDER",
             )

@@ -13,16 +13,19 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from inlay.eval import Example, MeasurementError
 from inlay.eval.score import score
+from inlay.eval.scoring import Scorable
 from inlay.tuner import benchmark, preflight
 from inlay.tuner.console import Progressing, hushed
 from inlay.tuner.data.prepared import show as show_row
 from inlay.tuner.forecast import forecast
 from inlay.tuner.preflight import Finding
-from inlay.tuner.problems import Problem, RequestError
+from inlay.tuner.problems import Failure, Problem, RequestError
 from inlay.tuner.recipe import Recipe
 from inlay.tuner.records import ForecastRecord
 from inlay.tuner.report.figures import duration, size
@@ -57,13 +60,21 @@ def check(recipe: Recipe, *, rows: int = 1, timed: bool = True) -> Checked:
     Raises:
         Failure: the run would be refused: the recipe, the data, the base or this machine is not as asked.
     """
+    import torch
+
     show = Progressing()
     with hushed(), StopRequest():
         setting = survey(recipe)
         predicted = forecast(setting)
-        found = [*preflight.findings(setting), *_room(setting, predicted)]
+        found = [*preflight.findings(setting), preflight.room(setting, predicted)]
+        seconds = None
+        if timed and not any(finding.outcome == "FAIL" for finding in found):
+            try:
+                seconds = _timed(setting, show)
+            except (Failure, MeasurementError, torch.OutOfMemoryError) as error:
+                said = error.problems[0].message if isinstance(error, Failure) else str(error).splitlines()[0]
+                found.append(Finding("FAIL", "M302", f"the timed steps failed: {said}", "inlay run would fail alike"))
         sound = not any(finding.outcome == "FAIL" for finding in found)
-        seconds = _timed(setting, show) if sound and timed else None
     failed = sum(finding.outcome == "FAIL" for finding in found)
     warned = sum(finding.outcome == "warn" for finding in found)
     parts = [
@@ -76,7 +87,7 @@ def check(recipe: Recipe, *, rows: int = 1, timed: bool = True) -> Checked:
     return Checked("\n\n".join(part for part in parts if part), sound)
 
 
-def forecast_run(recipe: Recipe) -> tuple[ForecastRecord, tuple[float, float]]:
+def forecast_run(recipe: Recipe) -> tuple[ForecastRecord | None, tuple[float, float]]:
     """The forecasts alone: of memory and disk, and of the run's seconds as a range."""
     with hushed(), StopRequest():
         setting = survey(recipe)
@@ -89,52 +100,12 @@ def explain(code: str) -> str:
     Raises:
         RequestError: there is no such code.
     """
-    known = {**preflight.CHECKS, "M301": _room}
+    known = {**preflight.CHECKS, "M301": preflight.room, "M302": _timed}
     if code not in known:
         raise RequestError(Problem(f"there is no finding `{code}`", help=f"known: {', '.join(known)}"))
     first, _, rest = (known[code].__doc__ or "").partition("\n")
     lines = [first, *(line.removeprefix("    ") for line in rest.rstrip().splitlines())]
     return f"{code}  " + "\n".join(lines).rstrip()
-
-
-def _room(setting: Setting, predicted: ForecastRecord) -> list[Finding]:
-    """Whether the predicted peak of memory fits into what is free.
-
-    The peak is weights, adapter with optimizer, activations and logits of the largest batch, and the process itself.
-    """
-    free = _free_memory()
-    low, high = predicted.peak_bytes
-    asked = f"~{size(low)} to {size(high)} at the peak"
-    help = _less_memory(setting)
-    if free is None:
-        return [Finding("warn", "M301", f"memory: {asked}; this system does not say what is free", "")]
-    if low > free:
-        return [Finding("FAIL", "M301", f"memory: {asked}, and {size(free)} are free", help)]
-    if high > free:
-        return [Finding("warn", "M301", f"memory: {asked}, and {size(free)} are free", help)]
-    return [Finding("pass", "M301", f"memory: {asked} fits into {size(free)}", "")]
-
-
-def _less_memory(setting: Setting) -> str:
-    options = setting.recipe.train
-    if options.micro_batch_size > 1 and options.micro_batch_size % 2 == 0:
-        half, twice = options.micro_batch_size // 2, options.gradient_accumulation_steps * 2
-        return f"the same training with less: train.micro_batch_size: {half}, gradient_accumulation_steps: {twice}"
-    if not options.gradient_checkpointing and setting.method.checkpointing:
-        return "set train.gradient_checkpointing: true"
-    return "set train.max_length lower, or use a smaller base"
-
-
-def _free_memory() -> int | None:
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.mem_get_info()[0]
-    with_size = Path("/proc/meminfo")
-    if not with_size.is_file():
-        return None
-    lines = dict(line.split(":", 1) for line in with_size.read_text().splitlines())
-    return int(lines["MemAvailable"].split()[0]) * 1024
 
 
 class _Clock(Listener):
@@ -148,7 +119,11 @@ class _Clock(Listener):
 
 
 def _timed(setting: Setting, show: Progressing) -> tuple[float, float]:
-    """Seconds that the run would take, from three steps and one batch here; a range."""
+    """Seconds that the run would take, from three steps and one batch here; a range.
+
+    Three steps of training and the first batch of the benchmark are made as the run would make them. What fails there
+    fails in the run.
+    """
     recipe = setting.recipe
     show.say("timing   three steps and one batch of the benchmark")
     base = setting.open_base()
@@ -169,15 +144,15 @@ def _timed(setting: Setting, show: Progressing) -> tuple[float, float]:
                 listener=clock, stop=StopRequest(), folder=Path(folder),
             )  # fmt: skip
         each = [b - a for a, b in zip(clock.ends, clock.ends[1:], strict=False)]
-    examples = setting.data.examples[recipe.eval.split]
-    batch = examples[: recipe.eval.batch_size]
-    scores = score(
-        benchmark.scorable(setting, base, adapted), batch, setting.renderer, setting.metrics,
-        decoding=setting.decoding, batch_size=recipe.eval.batch_size,
-    )  # fmt: skip
+    model = benchmark.scorable(setting, base, adapted)
+    measured = setting.data.examples[recipe.eval.split]
+    batch = _seconds(setting, model, measured)
+    testing = batch * len(measured) * (2 if setting.method.trainable(setting.facts) else 1)
+    if setting.data.shown:
+        testing += _seconds(setting, model, setting.few_shot()) * len(measured)
+    if recipe.train.eval_steps:
+        testing += batch * len(setting.data.examples["validation"]) * (setting.steps // recipe.train.eval_steps + 1)
     show.clear()
-    sides = 2 if setting.method.trainable(setting.facts) else 1
-    testing = scores.seconds * sides * len(examples) / len(batch)
     # The first step is slower than those after it: it is not counted among many.
     step = statistics.median(each[1:]) if len(each) > 1 else each[0]
     spread = max(each[1:], default=step) / max(min(each[1:], default=step), 1e-9)
@@ -185,6 +160,15 @@ def _timed(setting: Setting, show: Progressing) -> tuple[float, float]:
     low = FASTER * (setting.steps * step + SHORTEST_REPLIES * testing) + fixed[0]
     high = max(SLOWER, spread) * (setting.steps * step + testing) + fixed[1]
     return low, high
+
+
+def _seconds(setting: Setting, model: Scorable, examples: Sequence[Example]) -> float:
+    """Seconds an example takes in the benchmark, from the first batch."""
+    batch = examples[: setting.recipe.eval.batch_size]
+    scores = score(
+        model, batch, setting.renderer, setting.metrics, decoding=setting.decoding, batch_size=len(batch)
+    )  # fmt: skip
+    return scores.seconds / len(batch)
 
 
 def _plan(setting: Setting) -> str:
@@ -221,18 +205,21 @@ def _row(setting: Setting, index: int) -> str:
     return f"row {visible(row.id)}  (<<read>> [[learned]])\n{text}"
 
 
-def _costs(predicted: ForecastRecord, seconds: tuple[float, float] | None, *, sound: bool, timed: bool) -> str:
-    low, high = predicted.peak_bytes
-    parts = ", ".join(f"{name} {size(part)}" for name, part in predicted.parts.items() if part)
+def _costs(predicted: ForecastRecord | None, seconds: tuple[float, float] | None, *, sound: bool, timed: bool) -> str:
     why = "not measured: something failed above" if not sound else "not measured: --no-timing"
     time_ = why
     if seconds:
         time_ = f"~{duration(seconds[0])} to {duration(seconds[1])}, from {TIMED_STEPS} timed steps here"
     free = shutil.disk_usage(".").free
+    if predicted is None:
+        reason = "this architecture cannot be followed without its weights"
+        return "\n".join([f"memory  not measured: {reason}", f"disk    {size(free)} free", f"time    {time_}"])
+    low, high = predicted.peak_bytes
+    parts = ", ".join(f"{name} {size(part)}" for name, part in predicted.parts.items() if part)
     return "\n".join(
         [
             f"memory  ~{size(low)} to {size(high)}   ({parts})",
-            f"disk    ~{size(predicted.disk_bytes)} of {size(free)} free",
+            f"disk    ~{size(predicted.disk_bytes[0])} to {size(predicted.disk_bytes[1])} of {size(free)} free",
             f"time    {time_}",
         ]
     )

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from inlay.eval.likelihood import answer_pairs
 from inlay.tuner import base as base_models
 from inlay.tuner.architecture import without_weights
 from inlay.tuner.records import ForecastRecord
@@ -24,7 +25,7 @@ TRAINED = 4 * FP32  # a trained weight, its gradient, and two moments of Adam
 PER_WEIGHT = {4: 0.5 + 1 / 64, 8: 1.0, 16: 2.0, 32: 4.0}
 LOW, HIGH = 0.75, 1.35
 LIBRARIES = 400_000_000  # at most loaded after the forecast: kernels, optimizer, buffers of the allocator
-PREDICTION = 4_000  # bytes of a line of predictions.jsonl
+PREDICTION, PAGE = (500, 20_000), 1_000_000  # bytes of a line of predictions.jsonl; of the page and the other files
 
 
 @dataclass(frozen=True)
@@ -37,34 +38,43 @@ class Shape:
     labels: int
 
 
-def forecast(setting: Setting) -> ForecastRecord:
-    """Predicts peak memory in training and the run's size on disk."""
+def forecast(setting: Setting) -> ForecastRecord | None:
+    """Predicts peak memory and the run's size on disk.
+
+    Returns:
+        None for an architecture whose forward pass cannot be followed without its weights.
+    """
     facts, recipe = setting.facts, setting.recipe
     device = "cuda:0" if base_models.on_gpu() else "cpu"
     dtype = base_models.compute_dtype_of(setting.quantization, device)
     trainable = setting.method.trainable(facts)
     shape = largest_batch(setting)
     width = dtype.itemsize
-    saved, logits = _activations(setting, shape)
+    try:
+        saved, logits = _activations(setting, shape)
+    except (NotImplementedError, RuntimeError):  # what torch says of a shape that depends on content
+        return None
+    vocabulary = logits // max(1, shape.rows * shape.tokens)
     parts = {
         "process": 0 if device != "cpu" else _resident(),
         "base": _base_bytes(setting, width),
         "adapter and optimizer": trainable * TRAINED,
         "activations": saved * width // FP32,
         # the logits, their gradient, and three fp32 tensors of those that are labels
-        "logits": 2 * logits * width + 3 * shape.labels * (logits // max(1, shape.rows * shape.tokens)) * FP32,
+        "logits": 2 * logits * width + 3 * shape.labels * vocabulary * FP32,
     }
     if recipe.train.gradient_checkpointing:
         parts["activations"] //= max(1, facts.layers)
     fixed = parts["process"]
     rest = sum(parts.values()) - fixed
     late = LIBRARIES if fixed else 0
-    disk = trainable * FP32 + PREDICTION * sum(len(found) for found in setting.data.examples.values())
+    lines = len(setting.data.examples[recipe.eval.split])
     return ForecastRecord(
         trainable_parameters=trainable,
         peak_bytes=(round(LOW * (fixed + rest)), round(fixed + late + HIGH * rest)),
+        benchmark_bytes=fixed + parts["base"] + _largest_answer(setting) * vocabulary * width,
         parts=parts,
-        disk_bytes=disk,
+        disk_bytes=(trainable * FP32 + PREDICTION[0] * lines, trainable * FP32 + PREDICTION[1] * lines + PAGE),
     )
 
 
@@ -85,6 +95,14 @@ def largest_batch(setting: Setting) -> Shape:
         if shape.rows * (shape.source + shape.tokens) > best.rows * (best.source + best.tokens):
             best = shape
     return best
+
+
+def _largest_answer(setting: Setting) -> int:
+    """Positions that a batch of the benchmark computes logits of, at most."""
+    examples = setting.data.examples[setting.recipe.eval.split]
+    pairs = (pair for example in examples for pair in answer_pairs(setting.renderer, example))
+    longest = max((len(read) + len(scored) for read, scored in pairs), default=0)
+    return longest * min(setting.recipe.eval.batch_size, len(examples))
 
 
 def _batches(order: Order, size: int) -> Iterator[list[int]]:

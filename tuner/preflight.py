@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from inlay.eval import Choice, Example, Reply, Text
 from inlay.eval.statistics import FEWEST
+from inlay.tuner.records import ForecastRecord
+from inlay.tuner.report.figures import size
 from inlay.tuner.setting import Setting
 
 ROUNDTRIPS = 50  # rows whose prompt is compared between training and benchmark
@@ -263,6 +266,54 @@ def _steps(setting: Setting) -> Found:
         yield "warn", text, "lower train.max_steps or train.epochs, or name more rows"
     else:
         yield "pass", text, ""
+
+
+def room(setting: Setting, predicted: ForecastRecord | None) -> Finding:
+    """Whether the predicted peak of memory fits into what is free.
+
+    The peak is weights, adapter with optimizer, activations and logits of the largest batch, and the process itself.
+    """
+    if predicted is None:
+        trains = setting.method.trainable(setting.facts) > 0
+        why = "this architecture cannot be followed without its weights" if trains else "nothing trains"
+        return Finding("pass", "M301", f"memory: not forecast, {why}")
+    free = _free_memory()
+    low, high = predicted.peak_bytes
+    if predicted.benchmark_bytes > (free or predicted.benchmark_bytes):
+        asked = f"~{size(predicted.benchmark_bytes)} for the logits of {setting.recipe.eval.batch_size} rows at once"
+        help = f"set eval.batch_size: {max(1, setting.recipe.eval.batch_size // 2)}"
+        return Finding("FAIL", "M301", f"memory: the benchmark needs {asked}, and {size(free or 0)} are free", help)
+    asked = f"~{size(low)} to {size(high)} at the peak"
+    help = _less_memory(setting)
+    if free is None:
+        return Finding("warn", "M301", f"memory: {asked}; this system does not say what is free", "")
+    if low > free:
+        return Finding("FAIL", "M301", f"memory: {asked}, and {size(free)} are free", help)
+    if high > free:
+        return Finding("warn", "M301", f"memory: {asked}, and {size(free)} are free", help)
+    return Finding("pass", "M301", f"memory: {asked} fits into {size(free)}", "")
+
+
+def _less_memory(setting: Setting) -> str:
+    options = setting.recipe.train
+    if options.micro_batch_size > 1 and options.micro_batch_size % 2 == 0:
+        half, twice = options.micro_batch_size // 2, options.gradient_accumulation_steps * 2
+        return f"the same training with less: train.micro_batch_size: {half}, gradient_accumulation_steps: {twice}"
+    if not options.gradient_checkpointing and setting.method.checkpointing:
+        return "set train.gradient_checkpointing: true"
+    return "set train.max_length lower, or use a smaller base"
+
+
+def _free_memory() -> int | None:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.mem_get_info()[0]
+    with_size = Path("/proc/meminfo")
+    if not with_size.is_file():
+        return None
+    lines = dict(line.split(":", 1) for line in with_size.read_text().splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024
 
 
 CHECKS: dict[str, Callable[[Setting], Found]] = {

@@ -39,7 +39,8 @@ class BaseRecord(_Part):
 
 
 class AdapterRecord(_Part):
-    """The adapter; `title` is the method's usual name, `share` trainable / all parameters, `bytes` its size on disk."""
+    """The adapter; `title` is the method's usual name, `share` trainable / all parameters, `bytes` its size on disk;
+    `start_sha256`: of the weights that its training began with, where those were another adapter's."""
 
     method: str
     title: str = ""
@@ -47,6 +48,7 @@ class AdapterRecord(_Part):
     trainable_parameters: int
     share: float
     bytes: int
+    start_sha256: str = ""
 
     @property
     def name(self) -> str:
@@ -85,12 +87,14 @@ class DataRecord(_Part):
 
 class ForecastRecord(_Part):
     """What was predicted before a weight was loaded: `peak_bytes` in training as a range, and the parts it is made of;
-    `disk_bytes`: the run's folder, about."""
+    `benchmark_bytes`: what the logits of the benchmark's largest batch need at least; `disk_bytes`: the run's folder,
+    as a range."""
 
     trainable_parameters: int
     peak_bytes: tuple[int, int]
+    benchmark_bytes: int
     parts: dict[str, int]
-    disk_bytes: int
+    disk_bytes: tuple[int, int]
 
 
 class TrainRecord(_Part):

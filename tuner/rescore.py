@@ -48,6 +48,8 @@ def rescore(target: str, *, recipe: Recipe | str | Path | None, overrides: Seque
     recipe = _from_nothing(recipe)
     with hushed(), StopRequest():
         setting = survey(recipe, (recipe.eval.split,))
+        if adapter:
+            adapter_folder.refuse_other_base(adapter, setting.files)
         digest = recipe_hash(recipe)
         path, _ = free_path(f"eval-{recipe.name}", digest)
         folder = RunDirectory.create(path, begin(path, recipe, digest, f"inlay eval {target}"), resolved_yaml(recipe))
@@ -55,8 +57,6 @@ def rescore(target: str, *, recipe: Recipe | str | Path | None, overrides: Seque
             opened = setting.open_base()
             if run:
                 _tell_other_data(read_record(run), setting.data.record, show)
-            if adapter:
-                adapter_folder.refuse_other_base(adapter, opened)
             folder.update(
                 base=base_record(setting, opened), data=setting.data.record, environment=describe(opened.device)
             )

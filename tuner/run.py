@@ -23,7 +23,6 @@ from inlay.tuner.problems import Failure, RequestError
 from inlay.tuner.recipe import Recipe, recipe_hash, resolved_yaml
 from inlay.tuner.records import AdapterRecord, BaseRecord, RunRecord, TrainRecord, TrainRow
 from inlay.tuner.report import read_record, write_page
-from inlay.tuner.report.figures import size
 from inlay.tuner.run_directory import RunDirectory, free_path
 from inlay.tuner.setting import Setting, survey
 from inlay.tuner.signals import StopRequest
@@ -50,7 +49,7 @@ def run(recipe: Recipe, *, output: Path | None, again: bool, command: str) -> Pa
     show = Progressing()
     with hushed(), StopRequest() as stop:
         setting = survey(recipe)
-        done = None if again else _finished(used, setting)
+        done = None if again else _finished(used, setting, digest)
         if done:
             show.say(f"this recipe is done already, on the same data and base; --again starts a new run ({done})")
             return done
@@ -68,9 +67,8 @@ def _work(setting: Setting, folder: RunDirectory, show: Progressing, stop: StopR
     """Everything from loading the weights to the scores; each part is recorded when it is done."""
     recipe = setting.recipe
     predicted = forecast(setting) if setting.method.trainable(setting.facts) else None
-    if predicted:
-        low, high = predicted.peak_bytes
-        show.say(f"memory   ~{size(low)} to {size(high)} at the peak of training")
+    finding = preflight.room(setting, predicted)
+    show.say(f"{'memory ' if finding.outcome == 'pass' else 'warning'}  {finding.text.removeprefix('memory: ')}")
     base = setting.open_base()
     folder.update(
         base=base_record(setting, base),
@@ -179,15 +177,16 @@ def labelled(folder: RunDirectory, started: float, show: Progressing) -> Iterato
         raise
 
 
-def _finished(paths: list[Path], setting: Setting) -> Path | None:
+def _finished(paths: list[Path], setting: Setting, digest: str) -> Path | None:
     """The newest complete run among the folders that had the same recipe, data, base and version of inlay."""
-    wanted = (recipe_hash(setting.recipe), setting.data.record.sha256, inlay.__version__)
+    wanted = (digest, setting.data.record.sha256, inlay.__version__, setting.start_sha256)
     for path in reversed(paths):
         with contextlib.suppress(RequestError):
             record = read_record(path)
             if record.status != "complete" or not (record.data and record.base and record.environment):
                 continue
-            found = (record.recipe_hash, record.data.sha256, record.environment.versions["inlay"])
+            started = record.adapter.start_sha256 if record.adapter else ""
+            found = (record.recipe_hash, record.data.sha256, record.environment.versions["inlay"], started)
             if found == wanted and record.base.sha256 == setting.files.sha256():
                 return path
     return None
@@ -244,6 +243,7 @@ def adapter_record(setting: Setting, trainable: int, saved: Path) -> AdapterReco
         options=setting.recipe.adapter.options.model_dump(mode="json"),
         trainable_parameters=trainable,
         share=_share(setting, trainable),
+        start_sha256=setting.start_sha256,
         bytes=sum(file.stat().st_size for file in saved.iterdir()),
     )
 

@@ -15,6 +15,7 @@ from inlay.eval import Decoding, Example
 from inlay.eval import metrics as metric_folder
 from inlay.eval.language import detect_language
 from inlay.eval.metrics import Metric
+from inlay.tuner import adapter_folder
 from inlay.tuner import base as base_models
 from inlay.tuner.adapter_folder import continued, refuse_other_base
 from inlay.tuner.base import Base, Quantization
@@ -82,9 +83,13 @@ class Setting:
         """
         if self.start_from is None:
             return self.method.attach(base.model, self.facts, seed=seed, steps=self.steps)
-        refuse_other_base(self.start_from, base)
         with explained(f"the adapter in `{self.start_from}` does not fit", ValueError):
             return self.method.load(self.start_from, base.model, self.facts)
+
+    @property
+    def start_sha256(self) -> str:
+        """Of the weights of the adapter that the recipe starts from; empty where it starts from none."""
+        return adapter_folder.weights_sha256(self.start_from) if self.start_from else ""
 
     def start_id(self, base: Base) -> int | None:
         """The token that a sequence-to-sequence decoder starts from; None for a causal base."""
@@ -114,6 +119,8 @@ def survey(recipe: Recipe, splits: Sequence[str] | None = None) -> Setting:
     """
     recipe, start_from = continued(recipe)
     files = locate(recipe.base.model, recipe.base.revision)
+    if start_from:
+        refuse_other_base(start_from, files)
     config = base_models.read_config(files)
     facts = base_models.read_facts(config, recipe.base.quantization.bits)
     method = adapters.find(recipe.adapter.method)(recipe.adapter.options)
@@ -166,7 +173,11 @@ def _steps(recipe: Recipe, rows: int) -> int:
 
 
 def _refuse_misfit(recipe: Recipe, method: Method, facts: Facts, steps: int | None) -> None:
-    training = Training(gradient_checkpointing=recipe.train.gradient_checkpointing, steps=steps)
+    training = Training(
+        gradient_checkpointing=recipe.train.gradient_checkpointing,
+        steps=steps,
+        early_stopping=recipe.train.early_stopping_patience is not None,
+    )
     reason = method.refusal(facts, training)
     if reason:
         raise RequestError(Problem(reason, path="adapter"))

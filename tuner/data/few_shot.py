@@ -49,11 +49,17 @@ def behind(renderer: Renderer, shown: Sequence[Example], example: Example) -> Ex
     """The example with others in front of what it asks."""
     asked = cast("Reply | Choice", example)
     if renderer.prompt_format != "plain":
-        before = [turn for other in shown for turn in (*other.turns, Turn("assistant", other.answer))]
-        return dataclasses.replace(asked, turns=(*before, *asked.turns))
+        before = [turn for other in shown for turn in (*_spoken(other), Turn("assistant", other.answer))]
+        system = [turn for turn in asked.turns if turn.role == "system"]
+        return dataclasses.replace(asked, turns=(*system, *before, *_spoken(asked)))
     end = str(renderer.tokenizer.eos_token)
     parts = [f"{_text(renderer, other, end)} {other.answer.strip()}" for other in shown]
     return dataclasses.replace(asked, turns=(Turn("prompt", "\n\n".join([*parts, _text(renderer, asked, end)])),))
+
+
+def _spoken(example: Example) -> list[Turn]:
+    """The turns but the system's, which stands once, before everything."""
+    return [Turn(turn.role, turn.text) for turn in example.turns if turn.role != "system"]
 
 
 def _text(renderer: Renderer, example: Example, end: str) -> str:

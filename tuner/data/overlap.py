@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from inlay.eval import Text
+from inlay.eval import Reply, Text
 from inlay.tuner.data.formats import Row
 from inlay.tuner.data.tasks import Task
 from inlay.tuner.problems import Problem, RequestError
@@ -42,14 +42,14 @@ def sift(
     Raises:
         RequestError: rows overlap and `policy` is `stop`, or no training row would be left.
     """
-    asked = [_asked(task, row) for row in train]
+    learned = [_pairs(task, row, training=True) for row in train]
     drop: set[int] = set()
     overlap = {}
     for split, rows in others.items():
-        known = [_asked(task, row) for row in rows]
-        prompts, wholes = {prompt for prompt, _ in known}, set(known)
-        shared = [i for i, (prompt, _) in enumerate(asked) if prompt in prompts]
-        whole = sum(asked[i] in wholes for i in shared)
+        known = set().union(*(_pairs(task, row, training=False) for row in rows))
+        prompts = {prompt for prompt, _ in known}
+        shared = [i for i, pairs in enumerate(learned) if any(prompt in prompts for prompt, _ in pairs)]
+        whole = sum(not known.isdisjoint(learned[i]) for i in shared)
         overlap[split] = OverlapRecord(prompt_and_answer=whole, prompt_only=len(shared) - whole)
         drop |= set(shared)
         if shared and policy == "stop":
@@ -68,7 +68,7 @@ def sift(
     if not kept:
         message = "every training row stands in the rows to measure on too; none is left to train on"
         raise RequestError(Problem(message, path="task.data", help="name other files for the splits"))
-    return Sifted([train[i] for i in kept], overlap, len(kept) - len({asked[i] for i in kept}))
+    return Sifted([train[i] for i in kept], overlap, len(kept) - len({frozenset(learned[i]) for i in kept}))
 
 
 def normalize(text: str) -> str:
@@ -76,12 +76,24 @@ def normalize(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def _asked(task: Task, row: Row) -> tuple[str, str]:
-    """What is asked in a row, and its answer; both normalized. A text is asked as it stands."""
+def _pairs(task: Task, row: Row, *, training: bool) -> set[tuple[str, str]]:
+    """What is asked in a row, each with an answer that is learned or compared with; all normalized.
+
+    Of a dialogue in training that is every reply; where it is measured, those that are measured. A text is asked as it
+    stands.
+    """
     try:
-        example = task.examples(row.values, row.id, training=True)[-1]
+        examples = task.examples(row.values, row.id, training=training)
     except RequestError:  # told later, with all others of its kind
-        return row.id, ""
-    if isinstance(example, Text):
-        return normalize(example.text), ""
-    return "\n".join(f"{turn.role} {normalize(turn.text)}" for turn in example.turns), normalize(example.answer)
+        return {(row.id, "")}
+    pairs = set()
+    for example in examples:
+        if isinstance(example, Text):
+            pairs.add((normalize(example.text), ""))
+            continue
+        asked = [f"{turn.role} {normalize(turn.text)}" for turn in example.turns]
+        answers = example.references if isinstance(example, Reply) and not training else (example.answer,)
+        pairs |= {("\n".join(asked), normalize(answer)) for answer in answers}
+        earlier = [i for i, turn in enumerate(example.turns) if turn.trained]
+        pairs |= {("\n".join(asked[:i]), normalize(example.turns[i].text)) for i in earlier}
+    return pairs

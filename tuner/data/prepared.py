@@ -206,9 +206,9 @@ def example_length(renderer: Renderer, example: Example, limits: Limits) -> int:
 
     An encoder's prompt and a decoder's answer do not share a context: there, the longer of the two.
     """
-    prompt = len(renderer.prompt_ids(example.turns))
     if isinstance(example, Text):
         return sum(len(scored) for _, scored in renderer.windows(example.text))
+    prompt = len(renderer.prompt_ids(example.turns))
     if isinstance(example, Choice):
         behind = max(len(renderer.answer_ids(example.turns, label)) for label in example.labels)
     else:

@@ -137,6 +137,9 @@ def _validation(recipe: Recipe) -> Iterator[Finding]:
         yield Finding(("train", "early_stopping_metric"), message, help, reads=(("train",),))
     if train.early_stopping_metric not in ("loss", *metrics.names()):
         yield Finding(("train", "early_stopping_metric"), "", name_of="stopping metric")
+    elif train.early_stopping_metric != "loss" and metrics.find(train.early_stopping_metric).higher_is_better is None:
+        message = f"of `{train.early_stopping_metric}` neither direction is better, so none is the best"
+        yield Finding(("train", "early_stopping_metric"), message, "use `loss` or another metric")
     elif train.early_stopping_metric != "loss":
         yield from _misfit(recipe, train.early_stopping_metric, ("train", "early_stopping_metric"))
 
