@@ -103,6 +103,7 @@ class Method(ABC):
         checkpointing: it trains under activation checkpointing.
         peft_type: what PEFT calls it in a saved configuration; empty where PEFT has no part in it.
         saved: the options that a saved adapter settles: they say what its weights compute.
+        fresh: the options that only a fresh adapter heeds: how it starts, and what it is made of while it trains.
     """
 
     title: ClassVar[str]
@@ -116,6 +117,7 @@ class Method(ABC):
     checkpointing: ClassVar[bool] = True
     peft_type: ClassVar[str] = ""
     saved: ClassVar[tuple[str, ...]] = ()
+    fresh: ClassVar[tuple[str, ...]] = ()
 
     Options: ClassVar[type[Options]] = Options
 
@@ -152,6 +154,10 @@ class Method(ABC):
     @abstractmethod
     def trainable(self, facts: Facts) -> int:
         """The number of weights that will train, by the method's closed formula."""
+
+    def continued(self, facts: Facts) -> int:
+        """The number of weights that train on in a saved adapter."""
+        return self.trainable(facts)
 
     @abstractmethod
     def attach(self, model: nn.Module, facts: Facts, *, seed: int, steps: int) -> Adapted:

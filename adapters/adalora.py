@@ -35,6 +35,7 @@ class Adalora(Method):
     learning_rate: ClassVar[float] = 2e-3
     peft_type: ClassVar[str] = "ADALORA"
     saved: ClassVar[tuple[str, ...]] = ("init_r", "target_r", "lora_alpha", "target_modules")
+    fresh: ClassVar[tuple[str, ...]] = ("tinit", "tfinal", "deltaT", "beta1", "beta2")
 
     class Options(BaseOptions):
         """Options of AdaLoRA."""

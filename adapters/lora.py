@@ -32,6 +32,7 @@ class Lora(Method):
     learning_rate: ClassVar[float] = 2e-4
     peft_type: ClassVar[str] = "LORA"
     saved: ClassVar[tuple[str, ...]] = ("r", "lora_alpha", "use_rslora", "target_modules")
+    fresh: ClassVar[tuple[str, ...]] = ("init_lora_weights",)
 
     class Options(BaseOptions):
         """Options of LoRA."""

@@ -32,6 +32,12 @@ class PTuning(Method):
     learning_rate: ClassVar[float] = 3e-3
     peft_type: ClassVar[str] = "P_TUNING"
     saved: ClassVar[tuple[str, ...]] = ("num_virtual_tokens",)
+    fresh: ClassVar[tuple[str, ...]] = (
+        "encoder_reparameterization_type",
+        "encoder_hidden_size",
+        "encoder_num_layers",
+        "encoder_dropout",
+    )
     prepends: ClassVar[Literal["nothing", "tokens", "keys"]] = "tokens"
     identity: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False
@@ -71,6 +77,9 @@ class PTuning(Method):
         inputs = [width, *[2 * inner] * (self.options.encoder_num_layers - 1)]
         lstm = sum(2 * 4 * inner * (size + inner + 2) for size in inputs)
         return embedded + lstm + (2 * inner + 1) * 2 * inner + (2 * inner + 1) * width
+
+    def continued(self, facts: Facts) -> int:
+        return self.options.num_virtual_tokens * facts.hidden
 
     def attach(self, model: nn.Module, facts: Facts, *, seed: int, steps: int) -> Adapted:
         from inlay.adapters import _peft

@@ -38,6 +38,7 @@ class Prefix(Method):
     learning_rate: ClassVar[float] = 1e-2
     peft_type: ClassVar[str] = "PREFIX_TUNING"
     saved: ClassVar[tuple[str, ...]] = ("num_virtual_tokens",)
+    fresh: ClassVar[tuple[str, ...]] = ("prefix_projection", "encoder_hidden_size")
     prepends: ClassVar[Literal["nothing", "tokens", "keys"]] = "keys"
     identity: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False

@@ -30,6 +30,7 @@ class Prompt(Method):
     learning_rate: ClassVar[float] = 3e-2
     peft_type: ClassVar[str] = "PROMPT_TUNING"
     saved: ClassVar[tuple[str, ...]] = ("num_virtual_tokens",)
+    fresh: ClassVar[tuple[str, ...]] = ("prompt_tuning_init",)
     prepends: ClassVar[Literal["nothing", "tokens", "keys"]] = "tokens"
     identity: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False

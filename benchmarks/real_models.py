@@ -54,7 +54,7 @@ def main() -> None:
             ],
         )
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        records.append({"set": name, "model": model, "record": record})
+        records.append({"set": name, "model": model, "record": {**record, "forecast": None}})
     if options.only:
         return
     out = HERE / "results" / "real_models.json"

@@ -54,6 +54,10 @@ def as_saved(recipe: Recipe, folder: Path, *, asked_first: bool) -> Recipe:
             message = f"the adapter in `{folder}` has {name} = {settled[name]}, and the recipe says {given[name]}"
             help = "remove the line: the adapter settles it"
             raise RequestError(Problem(message, path=f"adapter.{name}", help=help))
+        idle = next((name for name in adapters.find(method).fresh if asked_first and name in given), None)
+        if idle:
+            message = f"`{idle}` has no effect on an adapter that is continued"
+            raise RequestError(Problem(message, path=f"adapter.{idle}", help="remove the line"))
         try:
             adapter = Adapter.model_validate({"method": method, **start, **given, **settled})
         except ValidationError as error:

@@ -129,7 +129,7 @@ def _timed(setting: Setting, show: Progressing) -> tuple[float, float]:
     base = setting.open_base()
     adapted = setting.open_adapter(base, recipe.seed)
     each = [0.0]
-    if setting.method.trainable(setting.facts):
+    if setting.trainable:
         clock = _Clock()
         few = recipe.train.model_copy(
             update={
@@ -147,7 +147,7 @@ def _timed(setting: Setting, show: Progressing) -> tuple[float, float]:
     model = benchmark.scorable(setting, base, adapted)
     measured = setting.data.examples[recipe.eval.split]
     batch = _seconds(setting, model, measured)
-    testing = batch * len(measured) * (2 if setting.method.trainable(setting.facts) else 1)
+    testing = batch * len(measured) * (2 if setting.trainable else 1)
     if setting.data.shown:
         testing += _seconds(setting, model, setting.few_shot()) * len(measured)
     if recipe.train.eval_steps:
@@ -173,7 +173,7 @@ def _seconds(setting: Setting, model: Scorable, examples: Sequence[Example]) -> 
 
 def _plan(setting: Setting) -> str:
     recipe, record, facts = setting.recipe, setting.data.record, setting.facts
-    trainable = setting.method.trainable(facts)
+    trainable = setting.trainable
     on = f" on {len(setting.method.targets(facts))} layers" if setting.method.targets(facts) else ""
     rows = "  ".join(f"{split} {n:,}" for split, n in record.rows.items())
     return "\n".join(

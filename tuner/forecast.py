@@ -47,7 +47,7 @@ def forecast(setting: Setting) -> ForecastRecord | None:
     facts, recipe = setting.facts, setting.recipe
     device = "cuda:0" if base_models.on_gpu() else "cpu"
     dtype = base_models.compute_dtype_of(setting.quantization, device)
-    trainable = setting.method.trainable(facts)
+    trainable = setting.trainable
     shape = largest_batch(setting)
     width = dtype.itemsize
     try:
@@ -119,7 +119,7 @@ def _activations(setting: Setting, shape: Shape) -> tuple[int, int]:
 
     model = without_weights(base_models.read_config(setting.files), setting.recipe.base.attention)
     model.config.pad_token_id = None  # else some models look for pads among the ids, which have no content here
-    if setting.method.trainable(setting.facts) == setting.facts.parameters:  # every weight: nothing is attached
+    if setting.trainable == setting.facts.parameters:  # every weight: nothing is attached
         model.requires_grad_(True)
     else:
         model.requires_grad_(False)

@@ -244,7 +244,7 @@ def _learning_rate(setting: Setting) -> Found:
     it. A rate thirty times off either way is usually a slip.
     """
     rate, usual = setting.learning_rate, setting.method.learning_rate
-    if setting.method.trainable(setting.facts) == 0:
+    if setting.trainable == 0:
         return
     if not 1 / FAR_FROM_USUAL <= rate / usual <= FAR_FROM_USUAL:
         yield "warn", f"learning rate {rate:g}; usual for {setting.method.title} is about {usual:g}", (
@@ -274,7 +274,7 @@ def room(setting: Setting, predicted: ForecastRecord | None) -> Finding:
     The peak is weights, adapter with optimizer, activations and logits of the largest batch, and the process itself.
     """
     if predicted is None:
-        trains = setting.method.trainable(setting.facts) > 0
+        trains = setting.trainable > 0
         why = "this architecture cannot be followed without its weights" if trains else "nothing trains"
         return Finding("pass", "M301", f"memory: not forecast, {why}")
     free = _free_memory()

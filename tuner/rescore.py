@@ -62,8 +62,8 @@ def rescore(target: str, *, recipe: Recipe | str | Path | None, overrides: Seque
             )
             adapted = _load(setting, opened, adapter)
             if adapter:
-                folder.update(adapter=adapter_record(setting, setting.method.trainable(setting.facts), adapter))
-            trained = adapter is not None and setting.method.trainable(setting.facts) > 0
+                folder.update(adapter=adapter_record(setting, setting.method.continued(setting.facts), adapter))
+            trained = adapter is not None and setting.method.continued(setting.facts) > 0
             result = benchmark.measure(setting, opened, adapted, trained=trained, progress=show.step)
             show.clear()
             folder.write_predictions(benchmark.predictions(setting, result))

@@ -66,7 +66,7 @@ def run(recipe: Recipe, *, output: Path | None, again: bool, command: str) -> Pa
 def _work(setting: Setting, folder: RunDirectory, show: Progressing, stop: StopRequest) -> None:
     """Everything from loading the weights to the scores; each part is recorded when it is done."""
     recipe = setting.recipe
-    predicted = forecast(setting) if setting.method.trainable(setting.facts) else None
+    predicted = forecast(setting) if setting.trainable else None
     finding = preflight.room(setting, predicted)
     show.say(f"{'memory ' if finding.outcome == 'pass' else 'warning'}  {finding.text.removeprefix('memory: ')}")
     base = setting.open_base()

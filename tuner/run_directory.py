@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from inlay.tuner.problems import MachineError, Problem, RequestError
-from inlay.tuner.records import Prediction, RunRecord, TrainRow
+
+if TYPE_CHECKING:
+    from inlay.tuner.records import Prediction, RunRecord, TrainRow
 
 RUNS = Path("runs")
 
@@ -51,7 +54,7 @@ class RunDirectory:
 
     def update(self, **fields: object) -> None:
         """Writes run.json with these fields changed."""
-        self.record = RunRecord.model_validate({**dict(self.record), **fields})
+        self.record = type(self.record).model_validate({**dict(self.record), **fields})
         write_whole(self.path / "run.json", self.record.model_dump_json(indent=2) + "\n")
 
     def log(self, row: TrainRow) -> None:

@@ -55,6 +55,11 @@ class Setting:
         return Quantization(**self.recipe.base.quantization.model_dump())
 
     @property
+    def trainable(self) -> int:
+        """The number of weights that will train."""
+        return (self.method.continued if self.start_from else self.method.trainable)(self.facts)
+
+    @property
     def learning_rate(self) -> float:
         """The recipe's, or the method's own."""
         return self.recipe.train.learning_rate or self.method.learning_rate

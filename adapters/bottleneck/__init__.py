@@ -112,6 +112,7 @@ class Bottleneck(Method):
     learning_rate: ClassVar[float] = 1e-3
     peft_type: ClassVar[str] = "BOTTLENECK"
     saved: ClassVar[tuple[str, ...]] = ("placement", "bottleneck_size", "activation", "scaling", "target_modules")
+    fresh: ClassVar[tuple[str, ...]] = ("init_std",)
     mergeable: ClassVar[bool] = False
 
     class Options(BaseOptions):
