@@ -21,7 +21,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 ORDER = (
     ("problems",),
     ("signals", "console", "meter"),
-    ("data.tasks",),
+    ("data.tasks", "shipped"),
     ("recipe",),
     ("records",),
     ("environment", "run_directory"),

@@ -100,7 +100,7 @@ def _metrics() -> str:
 
 
 def _recipes() -> str:
-    from inlay.tuner.recipe.catalog import shipped
+    from inlay.tuner.shipped import shipped
 
     return _table([(recipe.name, recipe.summary) for recipe in shipped()])
 

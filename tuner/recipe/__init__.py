@@ -5,7 +5,6 @@ yaml -> overrides -> schema -> checks -> paths     every mistake on the way beco
 
 from __future__ import annotations
 
-from inlay.tuner.recipe.catalog import Shipped, shipped
 from inlay.tuner.recipe.json_schema import schema
 from inlay.tuner.recipe.loader import load
 from inlay.tuner.recipe.resolved import recipe_hash, resolved_yaml
@@ -23,6 +22,7 @@ from inlay.tuner.recipe.schema import (
     Train,
 )
 from inlay.tuner.recipe.starter import starter
+from inlay.tuner.shipped import Shipped, shipped
 
 __all__ = [
     "Adapter",

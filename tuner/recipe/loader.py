@@ -15,10 +15,10 @@ from inlay.eval import metrics
 from inlay.tuner.data import tasks
 from inlay.tuner.problems import Problem, RequestError
 from inlay.tuner.recipe import checks, explain, paths, yaml
-from inlay.tuner.recipe.catalog import shipped
 from inlay.tuner.recipe.overrides import apply
 from inlay.tuner.recipe.schema import Recipe
 from inlay.tuner.recipe.yaml import Document, KeyPath, dotted
+from inlay.tuner.shipped import shipped
 
 # Stands in for a required value that is missing or wrong, so that the rules about the others can still be checked.
 # Chosen so that no rule is broken by the stand-in itself.
