@@ -237,9 +237,20 @@ def test_s20_rouge_with_several_references_equals_rouge_score():
 
 
 def test_s20_rouge_variant_is_in_the_signature():
-    for language, tokenizer in (("en", "latin"), ("fr", "latin"), ("zh", "unicode"), ("ru", "unicode")):
+    latin, marked = ("latin", "nl"), ("unicode", "nl+marks")
+    for language, kind in (("en", latin), ("fr", latin), ("zh", marked), ("ja", marked), ("ru", ("unicode", "nl"))):
         signature = find("rouge")(language).signature(2)
-        assert f"nrefs:2|refs:max|tok:{tokenizer}|stem:no|split:nl|" in signature
+        assert f"nrefs:2|refs:max|tok:{kind[0]}|stem:no|split:{kind[1]}|" in signature
+
+
+def test_sentences_of_chinese_in_another_order_cost_rouge_l_and_not_rouge_lsum():
+    one, other = "他说：“今天天气很好。”我们去公园吧！", "我们去公园吧！他说：“今天天气很好。”"
+    in_lines = "我们去公园吧！\n他说：“今天天气很好。”"
+    rouge = find("rouge")("zh")
+    scores = rouge.example_values(gather(rouge, [text_record(one, other), text_record(one, in_lines)]))
+    assert scores[0][3] == pytest.approx(100)
+    assert scores[0][2] < 90
+    assert scores[0].tolist() == scores[1].tolist()
 
 
 def test_s21_unicode_tokenizer_equals_rouge_score_on_ascii():

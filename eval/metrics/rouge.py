@@ -2,7 +2,10 @@
 
 rouge_score compares; what is ours is the tokenizer outside the Latin script, where rouge_score's own, `[a-z0-9]+`,
 finds no token and scores identical texts 0. ROUGE-Lsum takes lines for sentences, as rouge_score does: a text in one
-line has ROUGE-Lsum = ROUGE-L. Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries".
+line has ROUGE-Lsum = ROUGE-L. In Chinese and Japanese, where texts are hardly ever broken into lines and the marks
+that end a sentence are used for nothing else, a sentence ends at such a mark too.
+
+Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries".
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ SPACELESS = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003ffff]"
 )
+_SENTENCE_END = re.compile("([。！？][”’」』）]*)(?=[^\n。！？”’」』）])")
 _TOKEN = re.compile("cm*|[wm]+")  # in the kinds of characters, not in the text
 
 
@@ -73,16 +77,24 @@ class Rouge(Mean):
         from importlib.metadata import version
 
         return (
-            f"nrefs:{references or 'var'}|refs:max|tok:{'latin' if self._is_latin else 'unicode'}|stem:no|split:nl|"
-            f"agg:mean-f1|version:rouge_score {version('rouge_score')}"
+            f"nrefs:{references or 'var'}|refs:max|tok:{'latin' if self._is_latin else 'unicode'}|stem:no|"
+            f"split:{'nl+marks' if self._is_marked else 'nl'}|agg:mean-f1|version:rouge_score {version('rouge_score')}"
         )
 
     def statistics(self, record: Record) -> NDArray[np.float64]:
         """The four F1 values from 0 to 1: shape (4,)."""
         import numpy as np
 
-        best = self._scorer.score_multi(record.references, record.prediction)
+        texts = [record.prediction, *record.references]
+        if self._is_marked:
+            texts = [_SENTENCE_END.sub(r"\1\n", text) for text in texts]
+        best = self._scorer.score_multi(texts[1:], texts[0])
         return np.array([best[name].fmeasure for name in self.scores], dtype=np.float64)
+
+    @property
+    def _is_marked(self) -> bool:
+        """Whether sentences end at marks of their own."""
+        return self.language in ("zh", "ja")
 
     @property
     def _is_latin(self) -> bool:
