@@ -11,8 +11,6 @@ import functools
 import hashlib
 import json
 import math
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import pytest
@@ -402,18 +400,3 @@ def test_plain_layers_in_place_of_8_bit_ones_are_refused(name, open_base):
     facts = dataclasses.replace(open_base(Case(name, (), "llama", 32)).facts, bits=8)
     reason = method.refusal(facts, Training(gradient_checkpointing=False))
     assert (reason is not None) == method.needs_float_weights
-
-
-@pytest.mark.parametrize("name", adapters.names())
-def test_a_method_module_imports_nothing_heavy(name):
-    code = (
-        f"import sys; from inlay import adapters; method = adapters.find({name!r}); "
-        "print([m for m in ('torch', 'transformers', 'peft', 'numpy', 'safetensors') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_an_unknown_method_is_answered_with_the_closest():
-    with pytest.raises(LookupError, match="did you mean `bottleneck`"):
-        adapters.find("botleneck")
