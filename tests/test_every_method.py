@@ -82,8 +82,7 @@ def contract(*without: str, bits: tuple[int, ...] = BITS):
 
 @pytest.fixture(scope="session")
 def open_base(tiny_models):
-    """A function (case, as_adapted, compute_dtype) -> base; with `as_adapted` the method's targets are plain layers if
-    it asks so."""
+    """A function (case, as_adapted, compute_dtype) -> base; `as_adapted`: targets are plain layers if the method asks."""
 
     @functools.cache
     def known(shape: str, bits: int):
@@ -327,11 +326,10 @@ def test_s9_batched_left_padded_generation_equals_single(case, attach):
     if trainable(adapted):
         train(case, adapted, 2)
     prompts = [row[: 4 + 4 * i].tolist() for i, row in enumerate(batch(case)["input_ids"])]
-    prompts.append(prompts[0][::-1])  # two of one length: a batch where something is prepended
+    prompts.append(prompts[0][::-1])  # two of one length are a batch
     model = Scorable(adapted.model, adapted.inner, facts.kind, case.method.prepends, pad_id=1)
-    together, alone = (
-        generate(model, prompts, Decoding(max_new_tokens=8), stop_ids=(0,), batch_size=size) for size in (4, 1)
-    )
+    eight = Decoding(max_new_tokens=8)
+    together, alone = (generate(model, prompts, eight, stop_ids=(0,), batch_size=size) for size in (4, 1))
     assert together == alone
     assert all(alone)
 

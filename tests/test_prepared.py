@@ -147,7 +147,7 @@ def test_a_document_is_cut_as_little_as_needed(recipe):
 def test_a_dialogue_loses_its_oldest_exchanges_and_no_more_than_needed(recipe):
     made = Renderer(tiny.tokenizer(), "causal")
     task = tasks.find("dialogue")()
-    found = prepared(recipe([dialogue(9)], (), "task.truncate=true", task="dialogue"))
+    found = prepared(recipe([dialogue(9)], (), "task.truncate=true", "task.overlap=keep", task="dialogue"))
     [kept] = found.training
     text = made.tokenizer.decode(kept.ids)
     assert text.endswith("Bot: answer 8<|end|>")
