@@ -82,7 +82,7 @@ def contract(*without: str, bits: tuple[int, ...] = BITS):
 
 @pytest.fixture(scope="session")
 def open_base(tiny_models):
-    """A function (case, as_adapted, compute_dtype) -> base; `as_adapted`: targets are plain layers if the method asks."""
+    """A function (case, as_adapted, compute_dtype) -> base; `as_adapted`: targets plain where the method asks."""
 
     @functools.cache
     def known(shape: str, bits: int):
