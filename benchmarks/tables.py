@@ -66,7 +66,10 @@ def real_models() -> str:
         own = {record.adapter.method: record.metrics for record in here}
         score = MAIN[here[0].task]
         cells = [shown(own[methods[0]].base[score]), *(shown(own[method].tuned[score]) for method in methods)]
-        lines.append(f"| {name} | {model} | {TITLES[score]} | " + " | ".join(cells) + " |")
+        rows, left = here[0].data.rows["train"], here[0].data.left_out["train"]
+        share = f" ({rows / (rows + left):.0%} of the rows fit)" if left else ""
+        said = " (Chinese, which these bases never saw)" if name.endswith("_zh") else share
+        lines.append(f"| {name}{said} | {model} | {TITLES[score]} | " + " | ".join(cells) + " |")
     place = found[0]["record"].environment
     lines += [
         "",
