@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from peft import (
 )
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from inlay.adapters import Adapted, Kind
 from inlay.adapters._files import (
@@ -122,6 +123,11 @@ class PeftAdapted(Adapted):
             None if not base or Path(base).is_absolute() or Path(base).exists() else base
         )
         write_config({n: sorted(value) if isinstance(value, set) else value for n, value in fields.items()}, folder)
+
+
+def stores_transposed(model: nn.Module, names: Iterable[str]) -> bool:
+    """Whether any of the modules is GPT-2's own linear layer, which stores its weight transposed."""
+    return any(isinstance(model.get_submodule(name), Conv1D) for name in names)
 
 
 def attach(config: PeftConfig, model: nn.Module, *, seed: int) -> PeftAdapted:

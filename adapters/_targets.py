@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from inlay.adapters import Facts
 
@@ -14,6 +15,20 @@ OUTSIDE_BLOCKS = ("lm_head", "embed_out", "embed_tokens", "wte", "wpe", "shared"
 def means(name: str, module: str) -> bool:
     """Whether `name` stands for `module`: PEFT's rule, the full name or whole trailing parts of it."""
     return module == name or module.endswith(f".{name}")
+
+
+Linears = Literal["all-linear"] | tuple[str, ...]
+"""What a recipe says of the linear layers that a method changes: all inside the blocks, or names of some."""
+
+
+def linears(names: Linears, facts: Facts) -> tuple[str, ...]:
+    """The linear layers that are meant."""
+    return tuple(facts.linears) if names == "all-linear" else matching(names, facts.linears)
+
+
+def refusal_of_linears(names: Linears, facts: Facts) -> str | None:
+    """As `refusal`, for linear layers."""
+    return None if names == "all-linear" else refusal(names, facts.linears, facts)
 
 
 def matching(names: Iterable[str], modules: Iterable[str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ equations 3 to 11 and algorithm 1.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -44,7 +44,7 @@ class Adalora(Method):
         target_r: int = Field(8, ge=1, le=4096, description="average rank of a layer at the end")
         lora_alpha: float = Field(32, gt=0, description="the update is scaled by lora_alpha / init_r")
         lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the input of Q while training")
-        target_modules: Literal["all-linear"] | tuple[str, ...] = Field(
+        target_modules: _targets.Linears = Field(
             "all-linear",
             min_length=1,
             description="all-linear, or names of linear layers: full module names or their trailing parts",
@@ -67,8 +67,7 @@ class Adalora(Method):
     options: Options
 
     def targets(self, facts: Facts) -> tuple[str, ...]:
-        names = self.options.target_modules
-        return tuple(facts.linears) if names == "all-linear" else _targets.matching(names, facts.linears)
+        return _targets.linears(self.options.target_modules, facts)
 
     def refusal(self, facts: Facts, training: Training) -> str | None:
         if reason := super().refusal(facts, training):
@@ -82,8 +81,7 @@ class Adalora(Method):
             first, last = self._schedule(training.steps)
             if first + last >= training.steps:
                 return f"tinit {first} and tfinal {last} leave none of {training.steps} steps to prune ranks in"
-        names = self.options.target_modules
-        return None if names == "all-linear" else _targets.refusal(names, facts.linears, facts)
+        return _targets.refusal_of_linears(self.options.target_modules, facts)
 
     def _schedule(self, steps: int) -> tuple[int, int]:
         """Steps before the first pruning and after the last."""
@@ -108,9 +106,8 @@ class Adalora(Method):
 
     def _config(self, model: nn.Module, facts: Facts, first: int, last: int, steps: int) -> AdaLoraConfig:
         from peft import AdaLoraConfig
-        from transformers.pytorch_utils import Conv1D
 
-        from inlay.adapters._peft import TASK_TYPES
+        from inlay.adapters._peft import TASK_TYPES, stores_transposed
 
         targets = self.targets(facts)
         options = self.options
@@ -128,6 +125,5 @@ class Adalora(Method):
             beta2=options.beta2,
             orth_reg_weight=options.orth_reg_weight,
             target_modules=list(targets),
-            # GPT-2's own layer stores its weight transposed.
-            fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in targets),
+            fan_in_fan_out=stores_transposed(model, targets),
         )

@@ -113,17 +113,15 @@ class Ia3(Method):
 
     def _config(self, model: nn.Module, facts: Facts) -> IA3Config:
         from peft import IA3Config
-        from transformers.pytorch_utils import Conv1D
 
-        from inlay.adapters._peft import TASK_TYPES
+        from inlay.adapters._peft import TASK_TYPES, stores_transposed
 
         targets = self.targets(facts)
         return IA3Config(
             task_type=TASK_TYPES[facts.kind],
             target_modules=list(targets),
             feedforward_modules=list(self._scaled_inputs(facts)),
-            # GPT-2's own layer stores its weight transposed.
-            fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in targets),
+            fan_in_fan_out=stores_transposed(model, targets),
         )
 
 

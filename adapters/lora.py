@@ -40,7 +40,7 @@ class Lora(Method):
         r: int = Field(16, ge=1, le=4096, description="rank of the update")
         lora_alpha: float = Field(32, gt=0, description="the update is scaled by lora_alpha / r")
         lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the input of A while training")
-        target_modules: Literal["all-linear"] | tuple[str, ...] = Field(
+        target_modules: _targets.Linears = Field(
             "all-linear",
             min_length=1,
             description="all-linear, or names of linear layers: full module names or their trailing parts",
@@ -57,14 +57,10 @@ class Lora(Method):
         return super().made(config) and bool(config.get("use_dora")) == cls.use_dora
 
     def targets(self, facts: Facts) -> tuple[str, ...]:
-        names = self.options.target_modules
-        return tuple(facts.linears) if names == "all-linear" else _targets.matching(names, facts.linears)
+        return _targets.linears(self.options.target_modules, facts)
 
     def refusal(self, facts: Facts, training: Training) -> str | None:
-        if reason := super().refusal(facts, training):
-            return reason
-        names = self.options.target_modules
-        return None if names == "all-linear" else _targets.refusal(names, facts.linears, facts)
+        return super().refusal(facts, training) or _targets.refusal_of_linears(self.options.target_modules, facts)
 
     def trainable(self, facts: Facts) -> int:
         layers = [facts.linears[name] for name in self.targets(facts)]
@@ -82,9 +78,8 @@ class Lora(Method):
 
     def _config(self, model: nn.Module, facts: Facts) -> LoraConfig:
         from peft import LoraConfig
-        from transformers.pytorch_utils import Conv1D
 
-        from inlay.adapters._peft import TASK_TYPES
+        from inlay.adapters._peft import TASK_TYPES, stores_transposed
 
         targets = self.targets(facts)
         options = self.options
@@ -97,6 +92,5 @@ class Lora(Method):
             use_dora=self.use_dora,
             init_lora_weights=options.init_lora_weights,
             target_modules=list(targets),
-            # GPT-2's own layer stores its weight transposed.
-            fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in targets),
+            fan_in_fan_out=stores_transposed(model, targets),
         )

@@ -16,36 +16,31 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from inlay.adapters import Adapted, Facts, Method, Training, _virtual
-from inlay.adapters import Options as BaseOptions
+from inlay.adapters import Adapted, Facts
+from inlay.adapters._virtual import Virtual
 
 if TYPE_CHECKING:
     from peft import PromptEncoderConfig
     from torch import nn
 
 
-class PTuning(Method):
+class PTuning(Virtual):
     """Virtual tokens from a trained network; not mergeable."""
 
     title: ClassVar[str] = "P-tuning"
     paper: ClassVar[str] = "Liu et al. 2021, arXiv:2103.10385"
     learning_rate: ClassVar[float] = 3e-3
     peft_type: ClassVar[str] = "P_TUNING"
-    saved: ClassVar[tuple[str, ...]] = ("num_virtual_tokens",)
     fresh: ClassVar[tuple[str, ...]] = (
         "encoder_reparameterization_type",
         "encoder_hidden_size",
         "encoder_num_layers",
         "encoder_dropout",
     )
-    prepends: ClassVar[Literal["nothing", "tokens", "keys"]] = "tokens"
-    identity: ClassVar[bool] = False
-    mergeable: ClassVar[bool] = False
 
-    class Options(BaseOptions):
+    class Options(Virtual.Options):
         """Options of P-tuning."""
 
-        num_virtual_tokens: int = Field(16, ge=1, le=4096, description="length of the prompt")
         encoder_reparameterization_type: Literal["MLP", "LSTM"] = Field("MLP", description="the network")
         encoder_hidden_size: int | None = Field(
             None, ge=1, le=65536, description="width of the network; the base's own where it is not given"
@@ -61,13 +56,6 @@ class PTuning(Method):
             return self
 
     options: Options
-
-    @property
-    def prepended(self) -> int:
-        return self.options.num_virtual_tokens
-
-    def refusal(self, facts: Facts, training: Training) -> str | None:
-        return super().refusal(facts, training) or _virtual.refusal(self.prepended, facts)
 
     def trainable(self, facts: Facts) -> int:
         width, inner = facts.hidden, self.options.encoder_hidden_size or facts.hidden
@@ -116,5 +104,6 @@ class PTuning(Method):
             token_dim=facts.hidden,
             num_attention_heads=facts.kv_heads,
             num_layers=facts.layers,
-            num_transformer_submodules=1,  # see adapters/prompt.py
+            # PEFT would train a second set for a decoder, and leave it out when text is generated.
+            num_transformer_submodules=1,
         )

@@ -22,32 +22,28 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from inlay.adapters import Adapted, Facts, Method, Training
-from inlay.adapters import Options as BaseOptions
+from inlay.adapters import Adapted, Facts
+from inlay.adapters._virtual import Virtual
 
 if TYPE_CHECKING:
     from peft import PrefixTuningConfig
     from torch import Tensor, nn
 
 
-class Prefix(Method):
+class Prefix(Virtual):
     """Trained keys and values before each layer's own; not mergeable, not under activation checkpointing."""
 
     title: ClassVar[str] = "prefix tuning"
     paper: ClassVar[str] = "Li & Liang 2021, arXiv:2101.00190"
     learning_rate: ClassVar[float] = 1e-2
     peft_type: ClassVar[str] = "PREFIX_TUNING"
-    saved: ClassVar[tuple[str, ...]] = ("num_virtual_tokens",)
     fresh: ClassVar[tuple[str, ...]] = ("prefix_projection", "encoder_hidden_size")
     prepends: ClassVar[Literal["nothing", "tokens", "keys"]] = "keys"
-    identity: ClassVar[bool] = False
-    mergeable: ClassVar[bool] = False
     checkpointing: ClassVar[bool] = False  # a filled cache and recomputed layers contradict each other
 
-    class Options(BaseOptions):
+    class Options(Virtual.Options):
         """Options of prefix tuning."""
 
-        num_virtual_tokens: int = Field(16, ge=1, le=4096, description="length of the prefix")
         prefix_projection: bool = Field(
             False,
             description="train a network that computes the prefix; wants a learning rate about ten times smaller",
@@ -63,19 +59,6 @@ class Prefix(Method):
             return self
 
     options: Options
-
-    @property
-    def prepended(self) -> int:
-        return self.options.num_virtual_tokens
-
-    def refusal(self, facts: Facts, training: Training) -> str | None:
-        if reason := super().refusal(facts, training):
-            return reason
-        if facts.context is not None and self.options.num_virtual_tokens >= facts.context:
-            return (
-                f"{self.options.num_virtual_tokens} virtual tokens leave no room for text in {facts.context} positions"
-            )
-        return None
 
     def trainable(self, facts: Facts) -> int:
         width = facts.kv_heads * facts.head_dim

@@ -14,43 +14,31 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from inlay.adapters import Adapted, Facts, Method, Training, _virtual
-from inlay.adapters import Options as BaseOptions
+from inlay.adapters import Adapted, Facts
+from inlay.adapters._virtual import Virtual
 
 if TYPE_CHECKING:
     from peft import PromptTuningConfig
     from torch import nn
 
 
-class Prompt(Method):
+class Prompt(Virtual):
     """Trained embeddings before the text's; not mergeable."""
 
     title: ClassVar[str] = "prompt tuning"
     paper: ClassVar[str] = "Lester et al. 2021, arXiv:2104.08691"
     learning_rate: ClassVar[float] = 3e-2
     peft_type: ClassVar[str] = "PROMPT_TUNING"
-    saved: ClassVar[tuple[str, ...]] = ("num_virtual_tokens",)
     fresh: ClassVar[tuple[str, ...]] = ("prompt_tuning_init",)
-    prepends: ClassVar[Literal["nothing", "tokens", "keys"]] = "tokens"
-    identity: ClassVar[bool] = False
-    mergeable: ClassVar[bool] = False
 
-    class Options(BaseOptions):
+    class Options(Virtual.Options):
         """Options of prompt tuning."""
 
-        num_virtual_tokens: int = Field(16, ge=1, le=4096, description="length of the prompt")
         prompt_tuning_init: Literal["sample_vocab", "random"] = Field(
             "sample_vocab", description="the prompt at the start: embeddings of drawn tokens, or random vectors"
         )
 
     options: Options
-
-    @property
-    def prepended(self) -> int:
-        return self.options.num_virtual_tokens
-
-    def refusal(self, facts: Facts, training: Training) -> str | None:
-        return super().refusal(facts, training) or _virtual.refusal(self.prepended, facts)
 
     def trainable(self, facts: Facts) -> int:
         return self.options.num_virtual_tokens * facts.hidden
@@ -77,6 +65,6 @@ class Prompt(Method):
             token_dim=facts.hidden,
             num_attention_heads=facts.kv_heads,
             num_layers=facts.layers,
-            # A decoder's own virtual tokens would be trained, but left out by PEFT when text is generated.
+            # PEFT would train a second set for a decoder, and leave it out when text is generated.
             num_transformer_submodules=1,
         )

@@ -118,8 +118,8 @@ def build(cache: Path) -> None:
         repository(cache, "models", name, {path.name: path.read_bytes() for path in made.iterdir()})
 
 
-def repository(cache: Path, kind: str, name: str, files: dict[str, bytes]) -> None:
-    """One repository in the layout of the hub's cache: blobs, and a snapshot of links to them."""
+def repository(cache: Path, kind: str, name: str, files: dict[str, bytes]) -> Path:
+    """One repository in the layout of the hub's cache: blobs, and a snapshot of links to them. Returns its folder."""
     storage = cache / f"{kind}--{name.replace('/', '--')}"
     (storage / "refs").mkdir(parents=True)
     (storage / "refs" / "main").write_text(COMMIT)
@@ -130,3 +130,4 @@ def repository(cache: Path, kind: str, name: str, files: dict[str, bytes]) -> No
         link = storage / "snapshots" / COMMIT / inner
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(os.path.relpath(blob, link.parent))
+    return storage

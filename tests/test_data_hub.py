@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
 
+import hub_cache
 import pytest
+from hub_cache import COMMIT
 
 from inlay.tuner.data.hub import choose
 from inlay.tuner.problems import RequestError
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 # Runs in its own process: the hub's client reads its settings once, when it is imported.
 PROBE = """
 import json, sys
@@ -65,17 +66,7 @@ def assert_refused(answer: dict, exit_code: int, *words: str) -> None:
 
 def build_cache(cache: Path, files: dict[str, bytes]) -> Path:
     """A data set `org/name` in the layout of the hub's cache: blobs, and a snapshot of links to them."""
-    storage = cache / "datasets--org--name"
-    (storage / "refs").mkdir(parents=True)
-    (storage / "refs" / "main").write_text(COMMIT)
-    (storage / "blobs").mkdir()
-    for name, content in files.items():
-        blob = storage / "blobs" / hashlib.sha256(content).hexdigest()
-        blob.write_bytes(content)
-        link = storage / "snapshots" / COMMIT / name
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(os.path.relpath(blob, link.parent))
-    return storage
+    return hub_cache.repository(cache, "datasets", "org/name", files)
 
 
 def test_cached_data_set_offline(tmp_path):
