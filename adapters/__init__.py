@@ -204,6 +204,15 @@ class Adapted(ABC):
     def save(self, folder: Path) -> None:
         """Writes the adapter to `folder`, weights as safetensors."""
 
+    def detach(self) -> nn.Module | None:
+        """Takes the adapter off; this object is of no use afterwards.
+
+        Returns:
+            The base exactly as `attach` found it, frozen and in evaluation mode, ready for another adapter; None where
+            it cannot be had back, and has to be opened afresh.
+        """
+        return None
+
     def penalty(self) -> Tensor | None:
         """What the method adds to the training loss of a step, in nats; None where it adds nothing."""
         return None

@@ -19,7 +19,8 @@ class Pruned(_peft.PeftAdapted):
 
     def __init__(self, found: _peft.PeftAdapted, *, fresh: bool) -> None:
         # `ranknum` is a constant that PEFT keeps as a parameter.
-        super().__init__(found.model, tuple(name for name in found.own if ".ranknum." not in name))
+        own = tuple(name for name in found.own if ".ranknum." not in name)
+        super().__init__(found.model, own, found.children)
         # Of an adapter that was pruned before, e is zero exactly where a rank was dropped.
         self._kept = None if fresh else {name: tensor != 0 for name, tensor in self._weights("lora_E").items()}
 

@@ -83,13 +83,21 @@ KEEPS_THE_BASE = (True, False, None, "gaussian", "eva")
 """Initialisations of LoRA that leave the base's weights alone. After the others (PiSSA, OLoRA, CorDA, LoftQ, ...) the
 saved matrices belong on a base that was edited, and are noise on the original."""
 
+Children = list[tuple[nn.Module, dict[str, nn.Module]]]
+
 
 class PeftAdapted(Adapted):
-    """A base wrapped by PEFT, with one adapter called `default`; `own`: the names of the adapter's tensors."""
+    """A base wrapped by PEFT, with one adapter called `default`.
 
-    def __init__(self, model: PeftModel, own: tuple[str, ...]) -> None:
+    Attributes:
+        own: the names of the adapter's tensors.
+        children: of each module of the base, its children before PEFT replaced some.
+    """
+
+    def __init__(self, model: PeftModel, own: tuple[str, ...], children: Children) -> None:
         self.model = model
         self.own = own
+        self.children = children
         # Layers of an adapter stand inside the base; what prompt learning prepends is in the cache by then.
         self.inner = model.get_base_model()
 
@@ -97,6 +105,16 @@ class PeftAdapted(Adapted):
     def disabled(self) -> Iterator[None]:
         with self.model.disable_adapter():
             yield
+
+    def detach(self) -> nn.Module:
+        base = self.model.get_base_model()
+        # Not with PEFT's `unload`: IA3 refuses it on a quantized base, as if it were a merge.
+        for module, children in self.children:
+            for name, child in children.items():
+                setattr(module, name, child)
+        vars(base).pop("peft_config", None)
+        base.disable_input_require_grads()  # PEFT hooks the embeddings of an unquantized base
+        return base.requires_grad_(False).eval()
 
     def state(self) -> dict[str, Tensor]:
         tensors = _tensors(self.model)
@@ -141,13 +159,14 @@ def attach(config: PeftConfig, model: nn.Module, *, seed: int) -> PeftAdapted:
         model: the base, as loaded.
         seed: of the initial weights.
     """
+    children = [(module, dict(module.named_children())) for module in model.modules()]
     known = {name.replace(".base_layer", "") for name in _tensors(model)}
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         wrapped = get_peft_model(model, config)
     prefix = "base_model." if config.is_prompt_learning else "base_model.model."
     plain = {name: name.removeprefix(prefix).replace(".base_layer", "") for name in _tensors(wrapped)}
-    return PeftAdapted(wrapped, tuple(name for name, base_name in plain.items() if base_name not in known))
+    return PeftAdapted(wrapped, tuple(name for name, base_name in plain.items() if base_name not in known), children)
 
 
 def load(config: PeftConfig, folder: Path, model: nn.Module) -> PeftAdapted:

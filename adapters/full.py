@@ -37,12 +37,19 @@ class FullyTrained(Adapted):
         weights = dict(self.model.named_parameters())
         trained = {name: weight.data for name, weight in weights.items()}
         try:
-            for name, weight in weights.items():
-                weight.data = self._original[name].to(weight.device)
+            self._put_back()
             yield
         finally:
             for name, weight in weights.items():
                 weight.data = trained[name]
+
+    def detach(self) -> nn.Module:
+        self._put_back()
+        return self.model.requires_grad_(False).eval()
+
+    def _put_back(self) -> None:
+        for name, weight in self.model.named_parameters():
+            weight.data = self._original[name].to(weight.device)
 
     def state(self) -> dict[str, Tensor]:
         return {name: weight.detach().clone() for name, weight in self.model.named_parameters()}

@@ -25,6 +25,9 @@ class Untouched(Adapted):
     def disabled(self) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def detach(self) -> nn.Module:
+        return self.model.eval()
+
     def state(self) -> dict[str, Tensor]:
         return {}
 

@@ -86,7 +86,8 @@ class PTuning(Virtual):
         encoder.encoder_type = PromptEncoderReparameterizationType.MLP
         encoder.mlp_head = Identity()
         encoder.lstm_head = None
-        return _peft.PeftAdapted(adapted.model, tuple(n for n in adapted.own if n.endswith(".embedding.weight")))
+        adapted.own = tuple(name for name in adapted.own if name.endswith(".embedding.weight"))
+        return adapted
 
     def _config(self, facts: Facts) -> PromptEncoderConfig:
         from peft import PromptEncoderConfig

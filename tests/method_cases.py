@@ -1,0 +1,136 @@
+"""Every adapter method on every shape of base, and the small things that the tests of methods do with them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from inlay import adapters
+from inlay.adapters import Adapted, Facts
+from inlay.tuner import base, model_files
+
+SHAPES, BITS = ("llama", "gpt2", "gpt_neox", "t5"), (32, 4)
+FURTHER_OPTIONS = {
+    "lora": ({"r": 4, "use_rslora": True, "init_lora_weights": "gaussian"},),
+    "dora": ({"r": 4, "use_rslora": True},),
+    "adalora": ({"init_r": 6, "target_r": 2, "lora_alpha": 8.0},),
+    "p_tuning": ({"num_virtual_tokens": 4, "encoder_reparameterization_type": "LSTM", "encoder_hidden_size": 12},),
+    "prompt": ({"num_virtual_tokens": 4, "prompt_tuning_init": "random"},),
+    "prefix": ({"num_virtual_tokens": 5, "prefix_projection": True, "encoder_hidden_size": 24},),
+    "bottleneck": (
+        {"placement": "pfeiffer", "bottleneck_size": 8, "activation": "gelu", "scaling": 2.0},
+        {"placement": "parallel", "bottleneck_size": 8, "activation": "tanh"},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method with options, on a shape of base, in 4 or 32 bits."""
+
+    name: str
+    options: tuple[tuple[str, object], ...]
+    shape: str
+    bits: int
+
+    @property
+    def method(self) -> adapters.Method:
+        kind = adapters.find(self.name)
+        return kind(kind.Options(**dict(self.options)))
+
+    @property
+    def drawn(self) -> bool:
+        digest = hashlib.sha256(f"{self.name}{self.options}".encode()).digest()
+        return SHAPES[digest[0] % len(SHAPES)] == self.shape
+
+    def __str__(self) -> str:
+        chosen = "".join(f"-{value}" for _, value in self.options)
+        return f"{self.name}{chosen}-{self.shape}-{'nf4' if self.bits == 4 else 'fp32'}"
+
+
+CASES = [
+    Case(name, tuple(options.items()), shape, bits)
+    for name in adapters.names()
+    for options in ({}, *FURTHER_OPTIONS.get(name, ()))
+    for shape in SHAPES
+    for bits in BITS
+]
+
+
+def contract(*without: str, bits: tuple[int, ...] = BITS):
+    """Parametrizes a test over every method but those named: slow on all but the shape drawn for it."""
+    chosen = [case for case in CASES if case.name not in without and case.bits in bits]
+    return pytest.mark.parametrize(
+        "case", [pytest.param(c, id=str(c), marks=() if c.drawn else pytest.mark.slow) for c in chosen]
+    )
+
+
+def opening(tiny_models) -> Callable[..., base.Base]:
+    """A function (case, as_adapted, compute_dtype) -> base; `as_adapted`: targets plain where the method asks."""
+
+    @functools.cache
+    def known(shape: str, bits: int):
+        files = model_files.locate(str(tiny_models(shape)))
+        return files, base.read_facts(base.read_config(files), bits), base.read_tokenizer(files)
+
+    def open_(case: Case, *, as_adapted: bool = True, compute_dtype: str = "fp32") -> base.Base:
+        files, facts, tokenizer = known(case.shape, case.bits)
+        float_targets = case.method.targets(facts) if as_adapted and case.method.needs_float_weights else ()
+        quantization = base.Quantization(bits=case.bits, compute_dtype=compute_dtype)
+        return base.open_base(files, quantization, facts, tokenizer, float_targets=float_targets)
+
+    return open_
+
+
+def attaching(open_base: Callable[..., base.Base]) -> Callable[..., tuple[Adapted, Facts]]:
+    """A function (case, seed) -> adapted and facts, on a freshly opened base."""
+
+    def attach_(case: Case, seed: int = 0) -> tuple[Adapted, Facts]:
+        opened = open_base(case)
+        return case.method.attach(opened.model, opened.facts, seed=seed, steps=50), opened.facts
+
+    return attach_
+
+
+def batch(case: Case, rows: int = 3, length: int = 12) -> dict[str, torch.Tensor]:
+    ids = torch.randint(5, 400, (rows, length), generator=torch.Generator().manual_seed(1))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+
+
+def logits(case: Case, model: torch.nn.Module) -> torch.Tensor:
+    model.eval()
+    with torch.no_grad():
+        return model(**batch(case)).logits
+
+
+def loss_without_dropout(case: Case, adapted: Adapted) -> float:
+    adapted.model.eval()
+    with torch.no_grad():
+        return adapted.model(**batch(case)).loss.item()
+
+
+def trainable(adapted: Adapted) -> dict[str, torch.nn.Parameter]:
+    return {name: weight for name, weight in adapted.model.named_parameters() if weight.requires_grad}
+
+
+def train(case: Case, adapted: Adapted, steps: int, *, evaluate: bool = False) -> list[float]:
+    """AdamW on one batch; dropout of the base's own is seeded by the step. Returns each step's loss."""
+    optimizer = torch.optim.AdamW(trainable(adapted).values(), lr=1e-2, weight_decay=0.0)
+    losses = []
+    for step in range(steps):
+        if evaluate:
+            logits(case, adapted.model)
+        adapted.model.train()
+        torch.manual_seed(step)
+        loss = adapted.model(**batch(case)).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    adapted.model.eval()
+    return losses
