@@ -91,6 +91,22 @@ def test_plain_targets_compute_the_same_to_the_bit(bits, shape, tiny_models):
     assert torch.equal(logits(plain), logits(base))
 
 
+@pytest.mark.parametrize("part", [slice(None), slice(0, 3)], ids=["all", "some"])
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "t5"])
+def test_targets_are_made_plain_and_quantized_again_on_a_loaded_base(shape, part, tiny_models):
+    base = opened(tiny_models(shape))
+    modules, wanted = dict(base.model.named_modules()), logits(base)
+    targets = tuple(base.facts.linears)[part]
+    put_back = bases.dequantize_targets(base.model, targets, torch.float32)
+    assert {type(base.model.get_submodule(name)) for name in targets} == {torch.nn.Linear}
+    assert base.model.is_quantized == (part != slice(None))
+    assert torch.equal(logits(base), wanted)
+    put_back()
+    assert dict(base.model.named_modules()) == modules
+    assert base.model.is_quantized
+    assert torch.equal(logits(base), wanted)
+
+
 @pytest.mark.parametrize("shape", ["llama", "gpt2", "t5"])
 def test_s26_no_layer_may_repack(shape, tiny_models):
     layers = quantized_layers(opened(tiny_models(shape)).model)

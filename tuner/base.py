@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -229,7 +229,7 @@ def open_base(
     _refuse_random_weights(files, info)
     model = model.to(device) if quantization.bits > 8 else model
     _switch_off_repacking(model)
-    _replace_by_float(model, float_targets, dtype)
+    dequantize_targets(model, float_targets, dtype)
     model.requires_grad_(False).eval()
     return Base(
         model=model,
@@ -337,22 +337,40 @@ def _switch_off_repacking(model: nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _replace_by_float(model: nn.Module, names: Iterable[str], dtype: torch.dtype) -> None:
-    """Puts plain linear layers with the dequantized weights in place of the quantized layers called `names`."""
+def dequantize_targets(model: PreTrainedModel, names: Iterable[str], dtype: torch.dtype) -> Callable[[], None]:
+    """Puts plain linear layers that hold the dequantized weights in place of the quantized ones called `names`.
+
+    Given the dtype that the model computes in, it still computes the same function, to the bit.
+
+    Returns:
+        What puts the quantized layers back, once whatever was attached to the plain ones is off again.
+    """
     import torch
 
+    quantized, layers = getattr(model, "is_quantized", False), {}
     for name in names:
         layer = model.get_submodule(name)
-        if type(layer).__module__.partition(".")[0] != "bitsandbytes":
+        if not _of_bitsandbytes(layer):
             continue
         weight = dequantize(layer).to(dtype)
         plain = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
         plain.weight = torch.nn.Parameter(weight, requires_grad=False)
         plain.bias = layer.bias
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, plain)
-    if all(type(module).__module__.partition(".")[0] != "bitsandbytes" for module in model.modules()):
+        model.set_submodule(name, plain.eval(), strict=True)
+        layers[name] = layer
+    if not any(map(_of_bitsandbytes, model.modules())):
         model.is_quantized = False  # else Trainer refuses to train it
+
+    def put_back() -> None:
+        for name, layer in layers.items():
+            model.set_submodule(name, layer, strict=True)
+        model.is_quantized = quantized
+
+    return put_back
+
+
+def _of_bitsandbytes(layer: nn.Module) -> bool:
+    return type(layer).__module__.partition(".")[0] == "bitsandbytes"
 
 
 def _bytes_in_memory(model: nn.Module) -> int:
