@@ -112,7 +112,7 @@ def interval(
     if n < 2:
         return [(value, None, "one example") for value in values.tolist()]
     if metric.proportion:
-        return [(value, _wilson(value / 100, n), "Wilson") for value in values.tolist()]
+        return [(value, wilson(value / 100, n), "Wilson") for value in values.tolist()]
     drawn = np.concatenate([metric.value(sums, n) for sums in _resampled(gathered, resamples, seed)])
     return [
         (value, ends, "bootstrap" if ends else "constant")
@@ -198,9 +198,9 @@ def _percentiles(drawn: NDArray[np.float64]) -> list[tuple[float, float] | None]
     return [None if still else pair for still, pair in zip(flat, ends, strict=True)]
 
 
-def _wilson(share: float, n: int) -> tuple[float, float]:
-    """Wilson's score interval of a share between 0 and 1 among n, in %."""
-    spread = _Z95**2 / n
+def wilson(share: float, n: float, quantile: float = _Z95) -> tuple[float, float]:
+    """Wilson's score interval of a share between 0 and 1 among n, in %; `quantile` in standard errors."""
+    spread = quantile**2 / n
     center = (share + spread / 2) / (1 + spread)
     half = (spread * (share * (1 - share) + spread / 4)) ** 0.5 / (1 + spread)
     return 100 * max(0.0, center - half), 100 * min(1.0, center + half)

@@ -1,0 +1,145 @@
+"""Which of several methods can be told apart: all pairs, one family of tests, and letters for those that tie.
+
+Holm's procedure keeps the chance of any false claim among all pairs below 5 %. Of a few seeds a pair alone knows its
+seed variance badly, and among many pairs some look steady by luck; so a pair is told apart only if its difference is
+also beyond what the seeds of the whole family would have it vary by.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from inlay.eval import MeasurementError
+from inlay.eval.metrics import Additive
+from inlay.eval.seeds import Claim, Difference, Estimate, linearize, subtract, summarize
+
+if TYPE_CHECKING:
+    from inlay.eval.seeds import Runs
+
+LEVEL = 0.05
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Methods in order of their scores, and which of them can be told apart.
+
+    Attributes:
+        order: names, the best first.
+        estimates: of each method, in that order.
+        differences: of every pair, the better method minus the other.
+        adjusted: Holm's p-value of every pair; below 0.05 the two are apart.
+        letters: methods that share a letter cannot be told apart; `a` is the best's.
+        tied: the best method, and those that cannot be told from it.
+        claim: `examples` if any pair had too few seeds for more.
+    """
+
+    order: tuple[str, ...]
+    estimates: Mapping[str, Estimate]
+    differences: Mapping[Pair, Difference]
+    adjusted: Mapping[Pair, float]
+    letters: Mapping[str, str]
+    tied: tuple[str, ...]
+    claim: Claim
+
+    @property
+    def best(self) -> str:
+        """The method with the best score."""
+        return self.order[0]
+
+    def apart(self, one: str, other: str) -> bool:
+        """Whether two methods can be told apart."""
+        return self.adjusted[(one, other) if (one, other) in self.adjusted else (other, one)] < LEVEL
+
+
+def compare_all(metric: Additive, rows: Mapping[str, Runs], score: str | None = None) -> Groups:
+    """Compares every method with every other one.
+
+    Args:
+        metric: whose statistics these are.
+        rows: each method's runs; all of the same examples in the same order.
+        score: which of the metric's scores; may be left out where it has only one.
+
+    Raises:
+        MeasurementError: no rows, rows of different examples, a score that is not finite, or a metric of which neither
+            direction is better.
+        ValueError: as `seeds.linearize`.
+    """
+    if metric.higher_is_better is None:
+        raise MeasurementError(f"{metric.title} has no better direction, so methods cannot be ordered by it")
+    if not rows:
+        raise MeasurementError("no methods to compare")
+    linear = {name: linearize(metric, runs, score) for name, runs in rows.items()}
+    estimates = {name: summarize(metric, row) for name, row in linear.items()}
+    order = sorted(rows, key=lambda name: estimates[name].value, reverse=metric.higher_is_better)
+    pairs = list(combinations(order, 2))
+    differences = {pair: subtract(metric, linear[pair[0]], linear[pair[1]]) for pair in pairs}
+    adjusted = dict(zip(pairs, holm(_shared_p_values(list(differences.values()), len(rows))), strict=True))
+    apart = {pair for pair in pairs if adjusted[pair] < LEVEL}
+    return Groups(
+        order=tuple(order),
+        estimates={name: estimates[name] for name in order},
+        differences=differences,
+        adjusted=adjusted,
+        letters=dict(zip(order, letters(order, apart), strict=True)),
+        tied=tuple(name for name in order if (order[0], name) not in apart),
+        claim="seeds" if all(found.claim == "seeds" for found in differences.values()) else "examples",
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values, in the order given: where each that is below a level is a claim, the chance of any false claim
+    among all of them is below that level.
+
+    Source: Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure".
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def letters(order: Sequence[str], apart: Collection[Pair]) -> list[str]:
+    """The compact letter display: one string of letters a name; two share one exactly if they are not apart.
+
+    Args:
+        order: names, the best first.
+        apart: pairs of names that can be told apart, each either way round.
+
+    Source: Piepho 2004, "An Algorithm for a Letter-Based Representation of All-Pairwise Comparisons" (insert
+    and absorb).
+    """
+    groups = [frozenset(order)]
+    for pair in sorted(tuple(sorted(pair, key=order.index)) for pair in apart):
+        split = [group - {name} for group in groups for name in pair if group.issuperset(pair)]
+        whole = [group for group in groups if not group.issuperset(pair)]
+        found = list(dict.fromkeys(whole + split))
+        groups = [group for group in found if not any(group < other for other in found)]
+    places = sorted(sorted(map(order.index, group)) for group in groups)
+    marks = [string.ascii_letters[i % 52] + "'" * (i // 52) for i in range(len(places))]
+    return ["".join(mark for mark, group in zip(marks, places, strict=True) if i in group) for i in range(len(order))]
+
+
+def _shared_p_values(differences: Sequence[Difference], methods: int) -> list[float]:
+    """The p-value of each difference, or the one that the seeds of all pairs give it, whichever is larger."""
+    spreads = [found.spread for found in differences if found.spread and found.spread.of_seeds is not None]
+    if methods < 3 or not spreads:
+        return [found.p for found in differences]
+    # Pairs overlap: seeds vary freely between the methods, less one, as often as they do within a pair.
+    df = (methods - 1) * sum(spread.seed_df for spread in spreads) / len(spreads)
+    part = sum(max(0.0, spread.of_seeds - spread.residual) for spread in spreads) / len(spreads)
+    values = []
+    for found in differences:
+        p = found.p
+        if found.spread and found.spread.of_seeds is not None:
+            family = replace(found.spread, of_seeds=found.spread.residual + part, seed_df=df)
+            p = max(p, family.p(found.scaled))
+        values.append(p)
+    return values
