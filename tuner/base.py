@@ -7,10 +7,12 @@ From then on the layer passes no gradient to what is below it, and dequantizing 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -261,6 +263,18 @@ def dequantize(layer: nn.Module) -> torch.Tensor:
     raise TypeError(f"{type(layer).__name__} is not a quantized layer")
 
 
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 over the names and bytes of all parameters and buffers, quantization state included."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        for part in (tensor, *_scales(tensor)):
+            digest.update(name.encode())
+            digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def compute_dtype_of(quantization: Quantization, device: str) -> torch.dtype:
     """`auto`: bf16 on CUDA; fp32 on a CPU, where results are then independent of batching, and on cards without bf16,
     where fp16 gradients would need their loss scaled."""
@@ -367,6 +381,19 @@ def dequantize_targets(model: PreTrainedModel, names: Iterable[str], dtype: torc
         model.is_quantized = quantized
 
     return put_back
+
+
+@contextlib.contextmanager
+def plain_layers(base: Base, names: Iterable[str]) -> Iterator[int]:
+    """Inside, the layers called `names` hold their dequantized weights; yields the bytes that this takes more."""
+    import torch
+
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[base.compute_dtype]
+    put_back = dequantize_targets(base.model, names, dtype)
+    try:
+        yield max(0, _bytes_in_memory(base.model) - base.bytes)
+    finally:
+        put_back()
 
 
 def _of_bitsandbytes(layer: nn.Module) -> bool:

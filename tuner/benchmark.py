@@ -22,25 +22,41 @@ SEED = 0  # of the bootstrap: the same scores give the same intervals, whatever 
 
 
 @dataclass(frozen=True)
+class Untouched:
+    """What was measured of the base alone; `few_shot` is None where no examples were shown."""
+
+    base: Report
+    few_shot: Report | None
+
+
+@dataclass(frozen=True)
 class Benchmark:
-    """What was measured; `tuned` is None where nothing was trained, `few_shot` where no examples were shown."""
+    """What was measured; `tuned` is None where nothing was trained, `noise` where the base was measured before."""
 
     tuned: Report | None
-    base: Report
+    untouched: Untouched
     change: Mapping[str, Change]
-    few_shot: Report | None
     few_shot_change: Mapping[str, Change]
-    noise: Noise
+    noise: Noise | None
     seconds: float
     peak_bytes: int
     dtype: str
 
 
-def measure(setting: Setting, base: Base, adapted: Adapted, *, trained: bool, progress: Progress) -> Benchmark:
+def measure(
+    setting: Setting,
+    base: Base,
+    adapted: Adapted,
+    *,
+    trained: bool,
+    progress: Progress,
+    known: Untouched | None = None,
+) -> Benchmark:
     """Scores the recipe's split, with the adapter and with it disabled.
 
     Args:
         trained: the adapter differs from its start; otherwise the base alone is scored.
+        known: what was measured of this very base on this split before; it is not measured again.
 
     Raises:
         AnswerNo: a score could not be measured.
@@ -57,14 +73,13 @@ def measure(setting: Setting, base: Base, adapted: Adapted, *, trained: bool, pr
             tuned = None
             if trained:
                 tuned = _score(setting, own, lambda *step: progress("tuned: " + step[0], *step[1:]))
-            noise = measure_noise(own, examples, setting.renderer, decoding=setting.decoding, batch_size=size)
-            with adapted.disabled():
-                untouched = dataclasses.replace(own, prepends="nothing")
-                plain = _score(setting, untouched, lambda *step: progress("base: " + step[0], *step[1:]))
-                shown = _score_few_shot(setting, untouched, lambda *step: progress("base with examples", *step[1:]))
-            change = compare(setting.metrics, tuned.records, plain.records, seed=SEED) if tuned else {}
-            both = tuned and shown
-            further = compare(setting.metrics, tuned.records, shown.records, seed=SEED) if both else {}
+            noise = None
+            if known is None:
+                noise = measure_noise(own, examples, setting.renderer, decoding=setting.decoding, batch_size=size)
+                known = _score_untouched(setting, own, adapted, progress)
+            change = compare(setting.metrics, tuned.records, known.base.records, seed=SEED) if tuned else {}
+            both = tuned and known.few_shot
+            further = compare(setting.metrics, tuned.records, known.few_shot.records, seed=SEED) if both else {}
     except MeasurementError as error:
         raise AnswerNo(f"the benchmark could not be measured: {error}") from error
     except torch.OutOfMemoryError as error:
@@ -73,7 +88,7 @@ def measure(setting: Setting, base: Base, adapted: Adapted, *, trained: bool, pr
         raise MachineError(f"out of memory in the benchmark: {first}", help=help) from error
     # Of the logits: full fine-tuning computes in fp32 on a base that was loaded for bf16.
     dtype = dtype_name(own.inner.get_output_embeddings().weight.dtype)
-    return Benchmark(tuned, plain, change, shown, further, noise, time.perf_counter() - started, peak.bytes, dtype)
+    return Benchmark(tuned, known, change, further, noise, time.perf_counter() - started, peak.bytes, dtype)
 
 
 def scorable(setting: Setting, base: Base, adapted: Adapted) -> Scorable:
@@ -81,10 +96,16 @@ def scorable(setting: Setting, base: Base, adapted: Adapted) -> Scorable:
     return Scorable(adapted.model, adapted.inner, base.facts.kind, setting.method.prepends, setting.pad_id)
 
 
-def _score_few_shot(setting: Setting, model: Scorable, progress: Progress) -> Report | None:
-    """The untouched base, shown examples: zero-shot is a straw man."""
-    examples = setting.few_shot()
-    return _score(setting, model, progress, examples) if examples else None
+def _score_untouched(setting: Setting, own: Scorable, adapted: Adapted, progress: Progress) -> Untouched:
+    """The base alone, as it is and, where that is asked for, shown examples: zero-shot is a straw man."""
+    with adapted.disabled():
+        untouched = dataclasses.replace(own, prepends="nothing")
+        plain = _score(setting, untouched, lambda *step: progress("base: " + step[0], *step[1:]))
+        examples = setting.few_shot()
+        if not examples:
+            return Untouched(plain, None)
+        shown = _score(setting, untouched, lambda *step: progress("base with examples", *step[1:]), examples)
+        return Untouched(plain, shown)
 
 
 def _score(
@@ -106,16 +127,16 @@ def metric_records(result: Benchmark) -> Metrics:
     """The scores as run.json holds them."""
     return Metrics(
         tuned=_score_records(result.tuned.scores) if result.tuned else {},
-        base=_score_records(result.base.scores),
+        base=_score_records(result.untouched.base.scores),
         change=_change_records(result.change),
-        few_shot=_score_records(result.few_shot.scores) if result.few_shot else {},
+        few_shot=_score_records(result.untouched.few_shot.scores) if result.untouched.few_shot else {},
         few_shot_change=_change_records(result.few_shot_change),
     )
 
 
 def eval_record(setting: Setting, result: Benchmark) -> EvalRecord:
     """How the benchmark was made, as run.json holds it."""
-    reports = [report for report in (result.tuned, result.base) if report]
+    reports = [report for report in (result.tuned, result.untouched.base) if report]
     labels, tokens, confusion = _confusion(reports[0])
     return EvalRecord(
         split=setting.recipe.eval.split,
@@ -127,7 +148,7 @@ def eval_record(setting: Setting, result: Benchmark) -> EvalRecord:
         seconds=result.seconds,
         peak_bytes=result.peak_bytes,
         few_shot=[example.id for example in setting.data.shown],
-        noise=NoiseRecord(**dataclasses.asdict(result.noise), dtype=result.dtype),
+        noise=NoiseRecord(**dataclasses.asdict(result.noise), dtype=result.dtype) if result.noise else None,
         labels=labels,
         label_tokens=tokens,
         per_token_accuracy=_per_token_accuracy(reports[0]) if labels else None,
@@ -144,24 +165,35 @@ def _manner(setting: Setting, report: Report) -> str:
 
 def predictions(setting: Setting, result: Benchmark) -> list[Prediction]:
     """The lines of predictions.jsonl, in the order of the split."""
-    tuned = result.tuned or result.base
+    base, shown = result.untouched.base, result.untouched.few_shot
+    tuned = result.tuned or base
     lines = []
     for i, (example, new, old) in enumerate(
-        zip(setting.data.examples[setting.recipe.eval.split], tuned.records, result.base.records, strict=True)
+        zip(setting.data.examples[setting.recipe.eval.split], tuned.records, base.records, strict=True)
     ):
+        third = shown.records[i] if shown else None
         lines.append(
             Prediction(
                 id=example.id,
                 prompt=setting.renderer.prompt_text(example.turns) if example.turns else "",
                 references=list(new.references),
+                reference_bytes=new.reference_bytes,
+                tokens=new.tokens,
                 prediction=new.prediction,
                 base_prediction=old.prediction,
-                few_shot_prediction=result.few_shot.records[i].prediction if result.few_shot else None,
+                few_shot_prediction=third.prediction if third else None,
                 finished=new.finished,
                 base_finished=old.finished,
+                few_shot_finished=third.finished if third else None,
+                nll_nats=new.nll_nats,
+                base_nll_nats=old.nll_nats,
+                few_shot_nll_nats=third.nll_nats if third else None,
                 scores={name: values[i] for name, values in tuned.example_scores.items()},
-                base_scores={name: values[i] for name, values in result.base.example_scores.items()},
+                base_scores={name: values[i] for name, values in base.example_scores.items()},
+                label_tokens=list(new.label_tokens),
                 label_nll_nats=list(new.label_nll_nats),
+                base_label_nll_nats=list(old.label_nll_nats),
+                few_shot_label_nll_nats=list(third.label_nll_nats) if third else [],
             )
         )
     return lines

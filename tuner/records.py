@@ -40,6 +40,7 @@ class BaseRecord(_Part):
 
 class AdapterRecord(_Part):
     """The adapter; `title` is the method's usual name, `share` trainable / all parameters, `bytes` its size on disk;
+    `extra_base_bytes`: memory of target layers that it needs as plain layers, beyond what they take quantized;
     `start_sha256`: of the weights that its training began with, where those were another adapter's."""
 
     method: str
@@ -48,6 +49,7 @@ class AdapterRecord(_Part):
     trainable_parameters: int
     share: float
     bytes: int
+    extra_base_bytes: int = 0
     start_sha256: str = ""
 
     @property
@@ -159,7 +161,8 @@ class EvalRecord(_Part):
     """How the benchmark was made. `confusion` counts [gold][chosen] for the tuned model, in the order of `labels`.
 
     `few_shot`: ids of the training rows in the context of the base's further row. `per_token_accuracy`, in %: had each
-    label's log-likelihood been divided by its number of tokens.
+    label's log-likelihood been divided by its number of tokens. `latency_seconds`: one generated token at batch size 1,
+    and `merged_latency_seconds`: the same of the base with plain layers everywhere, as a merged adapter leaves it.
     """
 
     split: str
@@ -172,10 +175,21 @@ class EvalRecord(_Part):
     peak_bytes: int
     few_shot: list[str] = []
     noise: NoiseRecord | None
+    latency_seconds: float | None = None
+    merged_latency_seconds: float | None = None
     labels: list[str]
     label_tokens: list[int]
     per_token_accuracy: float | None = None
     confusion: list[list[int]]
+
+
+class OutsideRecord(_Part):
+    """Text outside the task, by hash: bytes and summed negative log-likelihood of each text, adapted and untouched."""
+
+    sha256: str
+    bytes: list[int]
+    nll_nats: list[float]
+    base_nll_nats: list[float]
 
 
 class Environment(_Part):
@@ -210,26 +224,38 @@ class RunRecord(_Part):
     train: TrainRecord | None = None
     eval: EvalRecord | None = None
     metrics: Metrics | None = None
+    outside: OutsideRecord | None = None
     environment: Environment | None = None
 
 
 class Prediction(_Part):
-    """One line of `predictions.jsonl`. `scores` and `base_scores`: per-example value of each metric that has one.
+    """One line of `predictions.jsonl`: all that a metric reads of the tuned model, of the base, and of the base with
+    examples in context where that was measured.
 
-    `label_nll_nats`: for a choice, the tuned model's summed negative log-likelihood of each label.
+    `nll_nats` are sums over the `tokens` of the first reference, which has `reference_bytes`; `label_nll_nats`, for a
+    choice, sums over each label's. `scores` and `base_scores`: per-example value of each metric that has one.
     """
 
     id: str
     prompt: str
     references: list[str]
+    reference_bytes: int = 0
+    tokens: int = 0
     prediction: str
     base_prediction: str
     few_shot_prediction: str | None = None
     finished: bool
     base_finished: bool
+    few_shot_finished: bool | None = None
+    nll_nats: float | None = None
+    base_nll_nats: float | None = None
+    few_shot_nll_nats: float | None = None
     scores: dict[str, float]
     base_scores: dict[str, float]
+    label_tokens: list[int] = []
     label_nll_nats: list[float] = []
+    base_label_nll_nats: list[float] = []
+    few_shot_label_nll_nats: list[float] = []
 
 
 class TrainRow(_Part):

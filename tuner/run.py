@@ -77,19 +77,39 @@ def _work(setting: Setting, folder: RunDirectory, show: Progressing, stop: StopR
         environment=describe(base.device),
     )
     adapted = setting.open_adapter(base, recipe.seed)
+    train_and_measure(setting, folder, base, adapted, show=show, stop=stop)
+
+
+def train_and_measure(
+    setting: Setting,
+    folder: RunDirectory,
+    base: Base,
+    adapted: Adapted,
+    *,
+    show: Progressing,
+    stop: StopRequest,
+    known: benchmark.Untouched | None = None,
+) -> benchmark.Benchmark:
+    """Trains what can train, saves the adapter, benchmarks it; the folder records each part when it is done.
+
+    Args:
+        adapted: a fresh adapter on `base`, or the one that training starts from.
+        known: what was measured of this very base before.
+
+    Raises:
+        Failure: training or the benchmark went wrong.
+        Interrupted: stopped by a signal; the adapter of the last step is saved.
+    """
     trainable = sum(p.numel() for p in adapted.model.parameters() if p.requires_grad)
     share = _share(setting, trainable)
     show.say(f"adapter  {setting.method.title}: {trainable:,} weights train, {share:.2%} of all")
     trained = None
     if trainable:
-        listener = _Telling(folder, show)
-        stop.deferred = True
-        trained = _train(setting, base, adapted, listener, stop, folder.path)
-        stop.deferred = False
+        trained = train_adapter(setting, folder, base, adapted, validation(setting, base, adapted), show, stop)
     adapted.save(folder.path / "adapter")
     write_base(folder.path / "adapter", base)
     folder.update(
-        train=_train_record(setting, trained) if trained else None,
+        train=train_record(setting, trained) if trained else None,
         adapter=adapter_record(setting, trainable, folder.path / "adapter"),
     )
     if stop.asked:
@@ -97,15 +117,24 @@ def _work(setting: Setting, folder: RunDirectory, show: Progressing, stop: StopR
         kept = trained.best_step or trained.steps
         where = f"{folder.path}/adapter"
         raise stop.stopped(f"stopped after step {trained.steps}; the adapter of step {kept} is in {where}")
-    result = benchmark.measure(setting, base, adapted, trained=bool(trainable), progress=show.step)
+    result = benchmark.measure(setting, base, adapted, trained=bool(trainable), progress=show.step, known=known)
     folder.write_predictions(benchmark.predictions(setting, result))
     folder.update(eval=benchmark.eval_record(setting, result), metrics=benchmark.metric_records(result))
+    return result
 
 
-def _train(
-    setting: Setting, base: Base, adapted: Adapted, listener: Listener, stop: StopRequest, folder: Path
+def train_adapter(
+    setting: Setting,
+    folder: RunDirectory,
+    base: Base,
+    adapted: Adapted,
+    checked: Validation | None,
+    show: Progressing,
+    stop: StopRequest,
 ) -> Trained:
-    return train(
+    """Trains the adapter in place, logging to the folder; a first signal ends it after the step in hand."""
+    stop.deferred = True
+    trained = train(
         adapted,
         setting.data.training,
         setting.recipe.train,
@@ -114,14 +143,16 @@ def _train(
         pad_id=setting.pad_id,
         start_id=setting.start_id(base),
         device=base.device,
-        validation=_validation(setting, base, adapted),
-        listener=listener,
+        validation=checked,
+        listener=_Telling(folder, show),
         stop=stop,
-        folder=folder,
+        folder=folder.path,
     )
+    stop.deferred = False
+    return trained
 
 
-def _validation(setting: Setting, base: Base, adapted: Adapted) -> Validation | None:
+def validation(setting: Setting, base: Base, adapted: Adapted) -> Validation | None:
     """What is measured on the validation rows while training: the answer loss, or the metric that the recipe names."""
     options = setting.recipe.train
     if options.eval_steps is None:
@@ -254,7 +285,8 @@ def _share(setting: Setting, trainable: int) -> float:
     return trainable / (setting.facts.parameters + own)
 
 
-def _train_record(setting: Setting, trained: Trained) -> TrainRecord:
+def train_record(setting: Setting, trained: Trained) -> TrainRecord:
+    """What training did, as run.json holds it."""
     return TrainRecord(
         steps=trained.steps,
         rows_seen=trained.rows_seen,

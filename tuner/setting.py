@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,6 +75,20 @@ class Setting:
         pad = self.tokenizer.pad_token_id
         return int(pad if pad is not None else self.tokenizer.eos_token_id)
 
+    def adapted_as(self, recipe: Recipe) -> Setting:
+        """This setting with the adapter, the seed and the training options of `recipe`, which shares all else with this
+        one's: the same rendered rows, the same metrics, the same decoding.
+
+        Raises:
+            RequestError: the method cannot be used on this base or with this training.
+        """
+        recipe, start_from = continued(recipe)
+        if start_from:
+            refuse_other_base(start_from, self.files)
+        method = adapters.find(recipe.adapter.method)(recipe.adapter.options)
+        _refuse_misfit(recipe, method, self.facts, _steps(recipe, len(self.data.training)))
+        return replace(self, recipe=recipe, method=method, start_from=start_from)
+
     def few_shot(self) -> tuple[Example, ...]:
         """The examples to measure on, each behind the training examples that are shown; none where none are asked."""
         measured = self.data.examples[self.recipe.eval.split]
@@ -113,11 +127,13 @@ class Setting:
         )
 
 
-def survey(recipe: Recipe, splits: Sequence[str] | None = None) -> Setting:
+def survey(recipe: Recipe, splits: Sequence[str] | None = None, *, reserve: int = 0) -> Setting:
     """Reads configuration, tokenizer and data, and checks them against the recipe.
 
     Args:
         splits: the splits to prepare beside the training rows; by default those that the recipe's run needs.
+        reserve: positions of the context to leave free, where that is more than the method's own: adapters that are to
+            be compared read the same tokens.
 
     Raises:
         RequestError, MachineError: the base, the data or the method cannot be used as the recipe asks.
@@ -129,7 +145,7 @@ def survey(recipe: Recipe, splits: Sequence[str] | None = None) -> Setting:
     config = base_models.read_config(files)
     facts = base_models.read_facts(config, recipe.base.quantization.bits)
     method = adapters.find(recipe.adapter.method)(recipe.adapter.options)
-    _refuse_misfit(recipe, method, facts, recipe.train.max_steps)
+    _refuse_misfit(recipe, method, facts, recipe.train.max_steps, reserve)
     tokenizer = base_models.read_tokenizer(files)
     task = tasks.find(recipe.task.type)(
         prompt=recipe.task.prompt, labels=recipe.task.labels, all_turns=recipe.eval.turns == "all"
@@ -139,10 +155,10 @@ def survey(recipe: Recipe, splits: Sequence[str] | None = None) -> Setting:
         raise RequestError(Problem(message, path="task.type", help="use a causal base, or a task with an answer"))
     wanted = tuple(splits) if splits is not None else _splits(recipe)
     decoding = Decoding(**recipe.eval.decoding.model_dump(), seed=recipe.seed)
-    limits = _limits(recipe, facts, method, decoding, answers=task.answers)
+    limits = _limits(recipe, facts, max(method.prepended, reserve), decoding, answers=task.answers)
     renderer = _renderer(recipe, tokenizer, facts, limits)
     data = prepare(recipe, task, renderer, limits, wanted)
-    _refuse_misfit(recipe, method, facts, _steps(recipe, len(data.training)))
+    _refuse_misfit(recipe, method, facts, _steps(recipe, len(data.training)), reserve)
     _refuse_long_examples(recipe, renderer, data, limits)
     language = recipe.eval.language
     if language == "auto":
@@ -177,7 +193,7 @@ def _steps(recipe: Recipe, rows: int) -> int:
     return math.ceil((recipe.train.epochs or 1) * each)
 
 
-def _refuse_misfit(recipe: Recipe, method: Method, facts: Facts, steps: int | None) -> None:
+def _refuse_misfit(recipe: Recipe, method: Method, facts: Facts, steps: int | None, reserve: int = 0) -> None:
     training = Training(
         gradient_checkpointing=recipe.train.gradient_checkpointing,
         steps=steps,
@@ -194,13 +210,14 @@ def _refuse_misfit(recipe: Recipe, method: Method, facts: Facts, steps: int | No
             help = f'pip install "inlay[{tracker}]"'
             raise MachineError(f"train.report_to names {tracker}, which is not installed", help=help)
     context, asked = facts.context, recipe.train.max_length
-    if context is not None and asked is not None and asked > context - method.prepended:
-        taken = f", of which the adapter takes {method.prepended}" if method.prepended else ""
+    kept = max(method.prepended, reserve)
+    if context is not None and asked is not None and asked > context - kept:
+        taken = f", of which {'the adapter' if kept == method.prepended else 'a row'} takes {kept}" if kept else ""
         raise RequestError(
             Problem(
                 f"train.max_length is {asked}, but this base has a context of {context} tokens{taken}",
                 path="train.max_length",
-                help=f"set it to {context - method.prepended} or less",
+                help=f"set it to {context - kept} or less",
             )
         )
 
@@ -223,8 +240,8 @@ def _refuse_long_examples(recipe: Recipe, renderer: Renderer, data: Prepared, li
         )
 
 
-def _limits(recipe: Recipe, facts: Facts, method: Method, decoding: Decoding, *, answers: str) -> Limits:
-    context = None if facts.context is None else facts.context - method.prepended
+def _limits(recipe: Recipe, facts: Facts, reserve: int, decoding: Decoding, *, answers: str) -> Limits:
+    context = None if facts.context is None else facts.context - reserve
     longest = min(context or LONGEST_BY_DEFAULT, LONGEST_BY_DEFAULT)
     return Limits(
         training=recipe.train.max_length or longest,

@@ -1,4 +1,4 @@
-"""The recipes that are shipped with inlay."""
+"""The recipes and comparisons that are shipped with inlay."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
+_COMPARISON = "compare-"
+
 
 class Shipped(NamedTuple):
-    """A shipped recipe; `summary` is its first comment line."""
+    """A shipped recipe or comparison; `summary` is its first comment line."""
 
     name: str
     path: Path
@@ -17,6 +19,15 @@ class Shipped(NamedTuple):
 
 def shipped() -> list[Shipped]:
     """All shipped recipes by name."""
+    return [file for file in _files() if not file.name.startswith(_COMPARISON)]
+
+
+def comparisons() -> list[Shipped]:
+    """All shipped comparisons by name."""
+    return [file for file in _files() if file.name.startswith(_COMPARISON)]
+
+
+def _files() -> list[Shipped]:
     folder = Path(str(files("inlay.recipes")))
     return [Shipped(path.stem, path, _summary(path)) for path in sorted(folder.glob("*.yaml"))]
 

@@ -34,6 +34,7 @@ class Metric(ABC):
     Attributes:
         title: the metric's usual name.
         scores: the names of the scores it yields (ROUGE yields four).
+        main: the one of them that methods are ordered by; empty: the first.
         needs: what a record must hold: generated `text`, the reference's `likelihood`, or a `choice` among labels.
         fields: the record's fields that `statistics` reads.
         unit: of every score.
@@ -45,6 +46,7 @@ class Metric(ABC):
 
     title: ClassVar[str]
     scores: ClassVar[tuple[str, ...]]
+    main: ClassVar[str] = ""
     needs: ClassVar[Literal["text", "likelihood", "choice"]]
     fields: ClassVar[tuple[str, ...]]
     unit: ClassVar[str]

@@ -67,6 +67,7 @@ class Rouge(Mean):
     """Mean F1 over examples in points from 0 to 100; with several references the best one of each example counts."""
 
     title = "ROUGE"
+    main = "rougeL"
     scores = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     needs = "text"
     fields = ("prediction", "references")

@@ -47,6 +47,11 @@ def resolved_yaml(recipe: Recipe) -> str:
         block = _inner(value, blocks)
         if isinstance(block[key], str) and Path(block[key]).is_absolute():
             block[key] = os.path.relpath(block[key])
+    return as_yaml(value)
+
+
+def as_yaml(value: dict[str, Any]) -> str:
+    """Plain values as YAML that the reader of recipes reads back."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
 
 
