@@ -143,6 +143,14 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     rescore.add_argument("--base", metavar="MODEL", help="the base that an adapter belongs on")
     _add_set(rescore)
 
+    compare = add("compare", "compare adapter methods on the same base, rows and budget", _compare)
+    compare.add_argument("targets", nargs="+", metavar="TARGET", help="a comparison's file, a recipe, or runs")
+    compare.add_argument("--methods", metavar="A,B,...", help="with a recipe: the methods to compare")
+    compare.add_argument("--seeds", type=int, default=3, metavar="N", help="with a recipe: how many seeds (3)")
+    compare.add_argument("--output", type=Path, metavar="DIR", help="where it goes (runs/<name>-<hash>)")
+    compare.add_argument("--again", action="store_true", help="start anew although the same comparison is done")
+    _add_set(compare)
+
     report = add("report", "draw a run's page again and print its table", _report)
     report.add_argument("run", metavar="RUN", help="a run's folder, or its name under runs/")
 
@@ -207,6 +215,21 @@ def _eval(options: argparse.Namespace) -> None:
     from inlay.tuner.rescore import rescore
 
     _show(rescore(str(run or target), recipe=loaded, overrides=options.overrides, base=options.base))
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from inlay.tuner.comparison import ask
+
+    folder = ask.answered(
+        options.targets,
+        methods=options.methods.split(",") if options.methods else None,
+        seeds=options.seeds,
+        overrides=options.overrides,
+        output=options.output,
+        again=options.again,
+        command=options.command,
+    )
+    return ask.show(folder)
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -1,0 +1,195 @@
+"""The finding of a comparison in words: its heading, and the sentences that stand under its table.
+
+Nothing is said that the tests do not say: rows are behind only if a test tells them apart, tied if none does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+from inlay.eval.groups import Groups
+from inlay.eval.metrics import Additive
+from inlay.eval.power import detectable, needed
+from inlay.eval.seeds import tell
+from inlay.eval.spread import Variances
+from inlay.tuner.comparison.analysis import Analysis
+from inlay.tuner.comparison.records import PairRecord, RowRecord
+from inlay.tuner.report.figures import count, counted, figure, plain
+from inlay.tuner.report.scores import score_name
+
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_FEW = 4  # names that are listed one by one
+
+
+def heading(analysis: Analysis, score: str, fallback: str) -> str:
+    """The finding as one sentence without a full stop; `fallback` where there is none."""
+    groups, name = analysis.groups, score_name(score)
+    if groups is None:
+        return fallback
+    best, others = groups.best, [label for label in groups.order if label not in groups.tied]
+    if len(groups.order) == 1:
+        found = analysis.row(best).scores[score]
+        return f"{best} reaches {figure(found.value, found.ci95)} {name}"
+    if not others:
+        which = "The two methods" if len(groups.order) == 2 else f"The {_number(len(groups.order))} methods"
+        return f"{which} cannot be told apart on {name}"
+    behind = "all others" if len(others) > 1 else others[0]
+    if len(groups.tied) == 1:
+        return f"{best} is ahead of {behind} on {name}"
+    everywhere = all(groups.apart(one, other) for one in groups.tied for other in others)
+    together = f"{_listed(groups.tied)} cannot be told apart on {name}"
+    return f"{together}; {'they are' if everywhere else f'{best} is'} ahead of {behind}"
+
+
+def sentences(analysis: Analysis, metric: Additive | None, score: str, tuning: str) -> list[str]:
+    """What a reader has to know beside the table."""
+    groups = analysis.groups
+    said = []
+    if groups is not None and metric is not None and len(groups.order) > 1:
+        said += [_ties(analysis, groups), *_split(groups, metric), _claim(groups)]
+    said += [*_references(analysis, score), *_lost(analysis.rows), *_edges(analysis.rows)]
+    return [*(sentence for sentence in said if sentence), tuning]
+
+
+def detectable_by(groups: Groups | None, metric: Additive | None, seeds: int, examples: int) -> float | None:
+    """The smallest difference that comparisons like this one find four times in five, from the spread of its own
+    pairs; on a ratio scale in %. None where no pair could be tested."""
+    if groups is None or metric is None:
+        return None
+    known = [found.variances for found in groups.differences.values() if found.spread is not None]
+    if not known or examples < 2:
+        return None
+    scaled = detectable(_mean(known), seeds, examples, len(groups.differences))
+    return abs(tell(metric, scaled))
+
+
+def _mean(known: Sequence[Variances]) -> Variances:
+    """The mean of each part over pairs."""
+    seeds = [one.seed for one in known if one.seed is not None]
+    return Variances(
+        seed=sum(seeds) / len(seeds) if len(seeds) == len(known) else None,
+        example=sum(one.example for one in known) / len(known),
+        residual=sum(one.residual for one in known) / len(known),
+    )
+
+
+def _ties(analysis: Analysis, groups: Groups) -> str:
+    """Which rows tie with the best, and what tells them apart after all: cost."""
+    pairs = list(combinations(groups.order, 2))
+    tied = [pair for pair in pairs if not groups.apart(*pair)]
+    if not tied:
+        return "Every two methods can be told apart."
+    if len(groups.tied) == 1:
+        return f"{counted(len(tied), 'pair')} of the {len(pairs)} cannot be told apart: they share a letter."
+    rows = [analysis.row(label) for label in groups.tied]
+    costs = {row.label: row.cost for row in rows if row.cost}
+    if len(costs) < len(rows):
+        return f"{_listed(groups.tied)} cannot be told apart here."
+    fastest = min(costs, key=lambda label: costs[label].train_seconds)
+    smallest = min(costs, key=lambda label: costs[label].trainable_parameters)
+    return f"{_listed(groups.tied)} cannot be told apart here. Fastest to train: {fastest}. Fewest weights: {smallest}."
+
+
+def _split(groups: Groups, metric: Additive) -> list[str]:
+    """How many rows or seeds would tell the two best apart, were the gap what it seems."""
+    first, second = groups.order[:2]
+    gap = groups.differences[first, second]
+    if groups.apart(first, second) or gap.spread is None or not gap.scaled:
+        return []
+    seeds = len(groups.estimates[first].seed_values)
+    examples = round(gap.spread.example_df) + 1
+    rows, more = needed(gap.scaled, gap.variances, seeds, examples, len(groups.differences))
+    ways = [f"about {count(_rounded(rows))} test rows" if rows else "", f"about {count(more)} seeds" if more else ""]
+    ways = [way for way in ways if way]
+    apart = f"{figure(abs(gap.value), None)} {gap.unit}"
+    if not ways:
+        return [f"No number of rows would split {first} from {second} at a gap of {apart}."]
+    return [f"To split {first} from {second}, if the gap of {apart} is real: {', or '.join(ways)}."]
+
+
+def _rounded(number: int) -> int:
+    """Two significant digits: a planned size is no exact number."""
+    return int(float(f"{number:.1e}")) if number > 99 else number
+
+
+def _claim(groups: Groups) -> str:
+    if groups.claim == "seeds":
+        return "Groups and intervals speak of other seeds and other test rows; p-values are Holm's over all pairs."
+    return (
+        "One seed: groups speak of these trained models on other test rows. Another seed might order the methods "
+        "otherwise."
+    )
+
+
+def _references(analysis: Analysis, score: str) -> list[str]:
+    """How the methods stand to the untouched base and to other references."""
+    said = []
+    ranked = analysis.groups.order if analysis.groups else ()
+    info = analysis.info.get(score)
+    if not ranked or info is None or info.higher_is_better is None:
+        return []
+    for reference in [row for row in analysis.rows if row.kind != "method" and row.status == "done"]:
+        pairs = [pair for pair in analysis.pairs if pair.score == score and pair.b == reference.label]
+        better = [pair.a for pair in pairs if _verdict(pair, info.higher_is_better) == "better"]
+        worse = [pair.a for pair in pairs if _verdict(pair, info.higher_is_better) == "worse"]
+        open_ = [pair.a for pair in pairs if pair.a not in better and pair.a not in worse]
+        name = "the untouched base" if reference.kind == "base" else reference.label
+        parts = []
+        if better:
+            parts.append(f"{_all_or(better, ranked)} better than {name}")
+        if worse:
+            parts.append(f"{_all_or(worse, ranked)} worse than {name}")
+        if open_:
+            everyone = len(open_) == len(ranked) > 1
+            parts.append(f"{'no method can' if everyone else f'{_listed(open_)} cannot'} be told from {name}")
+        told = "; ".join(parts)
+        said.append(f"{told.replace('no method', 'No method', 1) if told.startswith('no method') else told}.")
+    return said
+
+
+def _verdict(pair: PairRecord, higher_is_better: bool) -> str:
+    if not pair.apart:
+        return "tie"
+    return "better" if (pair.value > 0) == higher_is_better else "worse"
+
+
+def _all_or(labels: Sequence[str], ranked: Sequence[str]) -> str:
+    return f"{_names(labels, ranked)} {'is' if len(labels) == 1 else 'are'}"
+
+
+def _names(labels: Sequence[str], ranked: Sequence[str]) -> str:
+    if len(labels) == len(ranked) > 1:
+        return "All methods"
+    return _listed(labels)
+
+
+def _lost(rows: Sequence[RowRecord]) -> list[str]:
+    """Rows without a score, and why."""
+    return [
+        f"{row.label}: {'not comparable, it ' if row.status == 'incomparable' else f'{row.status}, '}{row.reason}."
+        for row in rows
+        if row.status in ("failed", "refused", "incomparable")
+    ]
+
+
+def _edges(rows: Sequence[RowRecord]) -> list[str]:
+    said = []
+    for row in rows:
+        for name in row.at_edge:
+            field, value = name.rpartition(".")[2].replace("_", " "), row.chosen[name]
+            shown = plain(value) if isinstance(value, float) else value
+            said.append(f"The best {field} of {row.label}, {shown}, is at the edge of what was searched.")
+    return said
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """`a, b and c`; a long list is cut."""
+    shown = list(labels)
+    if len(shown) > _FEW + 1:
+        shown = [*shown[:_FEW], f"{_number(len(labels) - _FEW)} others"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _number(number: int) -> str:
+    return _NUMBERS[number] if number < len(_NUMBERS) else str(number)
