@@ -1,8 +1,9 @@
 """Which of several methods can be told apart: all pairs, one family of tests, and letters for those that tie.
 
-Holm's procedure keeps the chance of any false claim among all pairs below 5 %. Of a few seeds a pair alone knows its
-seed variance badly, and among many pairs some look steady by luck; so a pair is told apart only if its difference is
-also beyond what the seeds of the whole family would have it vary by.
+Holm's procedure keeps the chance of any false claim among all pairs below 5 %. Of a few seeds a pair knows its own
+seed variance badly, and among many pairs some look steady by luck; so the pairs lend each other what they know of it.
+With three seeds of ten methods that both halves false claims and finds four times more of the true ones
+(benchmarks/coverage.py).
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from typing import TYPE_CHECKING
 
 from inlay.eval import MeasurementError
 from inlay.eval.metrics import Additive
-from inlay.eval.seeds import Claim, Difference, Estimate, linearize, subtract, summarize
+from inlay.eval.seeds import Claim, Difference, Estimate, judge, linearize, subtract, summarize
 
 if TYPE_CHECKING:
     from inlay.eval.seeds import Runs
 
 LEVEL = 0.05
+_EQUAL = 1e-6  # an excess of scatter over chance that is none
+_MANY = 1e9  # degrees of freedom of a variance that is known
 
 Pair = tuple[str, str]
 
@@ -32,7 +35,7 @@ class Groups:
     Attributes:
         order: names, the best first.
         estimates: of each method, in that order.
-        differences: of every pair, the better method minus the other.
+        differences: of every pair, the better method minus the other, seed variances moderated.
         adjusted: Holm's p-value of every pair; below 0.05 the two are apart.
         letters: methods that share a letter cannot be told apart; `a` is the best's.
         tied: the best method, and those that cannot be told from it.
@@ -78,8 +81,9 @@ def compare_all(metric: Additive, rows: Mapping[str, Runs], score: str | None = 
     estimates = {name: summarize(metric, row) for name, row in linear.items()}
     order = sorted(rows, key=lambda name: estimates[name].value, reverse=metric.higher_is_better)
     pairs = list(combinations(order, 2))
-    differences = {pair: subtract(metric, linear[pair[0]], linear[pair[1]]) for pair in pairs}
-    adjusted = dict(zip(pairs, holm(_shared_p_values(list(differences.values()), len(rows))), strict=True))
+    alone = [subtract(metric, linear[one], linear[other]) for one, other in pairs]
+    differences = dict(zip(pairs, moderate(metric, alone, len(rows)), strict=True))
+    adjusted = dict(zip(pairs, holm([found.p for found in differences.values()]), strict=True))
     apart = {pair for pair in pairs if adjusted[pair] < LEVEL}
     return Groups(
         order=tuple(order),
@@ -127,19 +131,53 @@ def letters(order: Sequence[str], apart: Collection[Pair]) -> list[str]:
     return ["".join(mark for mark, group in zip(marks, places, strict=True) if i in group) for i in range(len(order))]
 
 
-def _shared_p_values(differences: Sequence[Difference], methods: int) -> list[float]:
-    """The p-value of each difference, or the one that the seeds of all pairs give it, whichever is larger."""
+def moderate(metric: Additive, differences: Sequence[Difference], methods: int) -> list[Difference]:
+    """The same differences, each with a mean square of seeds that draws on those of all the others.
+
+    Mean squares are taken to scatter around a common one as widely as they did. Where they agree as well as chance lets
+    equal ones agree, a pair's own and the common one become one; where they do not, its own counts the more.
+
+    Args:
+        metric: whose differences these are.
+        differences: of all pairs of the methods.
+        methods: how many; of fewer than three nothing is to be learned.
+
+    Source: Smyth 2004, "Linear Models and Empirical Bayes Methods for Assessing Differential Expression in Microarray
+    Experiments", sections 4 and 6.2.
+    """
     spreads = [found.spread for found in differences if found.spread and found.spread.of_seeds is not None]
-    if methods < 3 or not spreads:
-        return [found.p for found in differences]
-    # Pairs overlap: seeds vary freely between the methods, less one, as often as they do within a pair.
-    df = (methods - 1) * sum(spread.seed_df for spread in spreads) / len(spreads)
-    part = sum(max(0.0, spread.of_seeds - spread.residual) for spread in spreads) / len(spreads)
-    values = []
-    for found in differences:
-        p = found.p
-        if found.spread and found.spread.of_seeds is not None:
-            family = replace(found.spread, of_seeds=found.spread.residual + part, seed_df=df)
-            p = max(p, family.p(found.scaled))
-        values.append(p)
-    return values
+    if methods < 3 or len(spreads) < 2:
+        return list(differences)
+    prior, prior_df = _prior([spread.of_seeds for spread in spreads], [spread.seed_df for spread in spreads])
+    # All methods together hold no more than this; pairs overlap, so theirs must not be added up.
+    most = (methods - 1) * sum(spread.seed_df for spread in spreads) / len(spreads)
+
+    def shared(found: Difference) -> Difference:
+        spread = found.spread
+        if not spread or spread.of_seeds is None:
+            return found
+        own = spread.seed_df / (spread.seed_df + prior_df)
+        square = own * spread.of_seeds + (1 - own) * prior
+        return judge(metric, found, replace(spread, of_seeds=square, seed_df=min(most, spread.seed_df + prior_df)))
+
+    return [shared(found) for found in differences]
+
+
+def _prior(squares: Sequence[float], dfs: Sequence[float]) -> tuple[float, float]:
+    """The common mean square, and the degrees of freedom that it is worth, by the moments of the logarithms."""
+    import numpy as np
+    from scipy.optimize import brentq
+    from scipy.special import polygamma, psi
+
+    halves = np.asarray(dfs) / 2
+    # One that is next to nothing by luck would decide the mean of the logarithms alone.
+    positive = np.maximum(squares, 1e-5 * np.median(squares))
+    if not positive.all():
+        return 0.0, 0.0
+    logs = np.log(positive) - psi(halves) + np.log(halves)
+    excess = float(logs.var(ddof=1) - polygamma(1, halves).mean())
+    if excess <= _EQUAL:
+        return float(np.mean(squares)), _MANY
+    # 1 / x < trigamma(x) < 1 / x + 1 / x^2
+    half = brentq(lambda x: polygamma(1, x) - excess, 1 / excess, max(2 / excess, (2 / excess) ** 0.5))
+    return float(np.exp(logs.mean() + psi(half) - np.log(half))), 2 * half

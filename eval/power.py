@@ -7,6 +7,7 @@ holds them or as assumed before any training: of two methods that share nothing 
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,38 +21,40 @@ POWER = 0.8
 _MOST_EXAMPLES = 10**9
 _MOST_SEEDS = 10**5
 _DRAWS = 400  # of the mean square of seeds, at equal steps of probability
-_BEYOND = 1000.0  # standard errors; t quantiles of one degree of freedom stay below at the usual levels
+_ROUNDING = 1e-6  # of a probability
 
 
-def detectable(variances: Variances, seeds: int, examples: int, comparisons: int = 1, power: float = POWER) -> float:
+def detectable(variances: Variances, seeds: int, examples: int, methods: int = 2, power: float = POWER) -> float:
     """The smallest difference that is found with probability `power`, on the scale of comparison.
 
-    Found means that Holm's first step, the hardest, finds it: p < 0.05 / comparisons.
+    Found means that Holm's first step, the hardest, finds it: p < 0.05 / number of pairs.
 
     Args:
         variances: of a difference; where `seed` is None, of a claim about examples alone.
         seeds: of each method; with one the claim is about examples alone.
         examples: 2 or more.
-        comparisons: pairs in the family, k (k - 1) / 2 for k methods.
+        methods: how many are compared, each with each.
         power: between 0.05 and 1.
     """
     from scipy.optimize import brentq
 
-    chance = _chance(variances, seeds, examples, comparisons)
+    chance = _chance(variances, seeds, examples, methods)
+    if chance(0.0) >= power:
+        return 0.0
     high = 1.0
     while chance(high) < power:
         high *= 2
-    return float(brentq(lambda difference: chance(difference) - power, 0.0, high, rtol=1e-6))
+    return float(brentq(lambda difference: chance(difference) - power, 0.0, high))
 
 
 def needed(
-    difference: float, variances: Variances, seeds: int, examples: int, comparisons: int = 1, power: float = POWER
+    difference: float, variances: Variances, seeds: int, examples: int, methods: int = 2, power: float = POWER
 ) -> tuple[int | None, int | None]:
     """How many examples at these seeds, and how many seeds at these examples, find a difference with this probability.
 
     Args:
         difference: the true one, on the scale of comparison; its sign does not matter.
-        variances, comparisons, power: as of `detectable`.
+        variances, methods, power: as of `detectable`.
         seeds, examples: what there is now.
 
     Returns:
@@ -61,7 +64,7 @@ def needed(
     difference = abs(difference)
 
     def finds(seeds: int, examples: int) -> bool:
-        return _chance(variances, seeds, examples, comparisons)(difference) >= power
+        return _chance(variances, seeds, examples, methods)(difference) >= power - _ROUNDING
 
     return (
         _smallest(lambda number: finds(seeds, number), FEWEST, _MOST_EXAMPLES),
@@ -69,31 +72,29 @@ def needed(
     )
 
 
-def _chance(variances: Variances, seeds: int, examples: int, comparisons: int) -> Callable[[float], float]:
+def _chance(variances: Variances, seeds: int, examples: int, methods: int) -> Callable[[float], float]:
     """The probability of finding a difference, and on the right side, as a function of its size.
 
     With seeds held fixed the test statistic follows the noncentral t distribution. Otherwise the threshold depends on
-    the mean square of seeds that came out, and the mean over its distribution is taken; the other mean squares have
-    many degrees of freedom and are taken as known.
+    the mean square of seeds that came out, and the mean over its distribution is taken, for methods of equal variances;
+    the other mean squares have many degrees of freedom and are taken as known.
     """
     import numpy as np
     from scipy.special import chdtri, nctdtr, ndtr
 
-    level = LEVEL / comparisons
+    level = LEVEL / math.comb(methods, 2)
     spread = (replace(variances, seed=None) if seeds == 1 else variances).spread(seeds, examples)
+    if spread.variance == 0:
+        return lambda difference: 1.0
     if spread.of_seeds is None:
         error, threshold = spread.variance**0.5, spread.quantile(level)
-        return lambda difference: _certain(difference, error) or 1 - nctdtr(spread.df, difference / error, threshold)
+        return lambda difference: 1 - nctdtr(spread.df, difference / error, threshold)
     error = (spread.of_seeds + spread.of_examples - spread.residual) ** 0.5
     shares = (np.arange(_DRAWS) + 0.5) / _DRAWS
-    drawn = replace(spread, of_seeds=spread.of_seeds * chdtri(spread.seed_df, shares) / spread.seed_df)
+    df = (methods - 1) * spread.seed_df
+    drawn = replace(spread, of_seeds=spread.of_seeds * chdtri(df, shares) / df, seed_df=df)
     thresholds = drawn.quantile(level) * drawn.variance**0.5
-    return lambda difference: _certain(difference, error) or ndtr((difference - thresholds) / error).mean()
-
-
-def _certain(difference: float, error: float) -> bool:
-    """Whether a difference is so many standard errors from zero that nothing can hide it."""
-    return difference > _BEYOND * error
+    return lambda difference: ndtr((difference - thresholds) / error).mean()
 
 
 def _smallest(enough: Callable[[int], bool], fewest: int, most: int) -> int | None:

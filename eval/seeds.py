@@ -216,15 +216,20 @@ def subtract(metric: Additive, a: Row, b: Row, claim: Claim = "seeds") -> Differ
         few = "examples" if n < FEWEST else "examples on which the two differ"
         return replace(found, note=f"no claim: fewer than {FEWEST} {few}")
     spread, variances = _measure_difference(a, b, claim)
-    found = replace(found, df=float(spread.df), variances=variances, note=_describe(a, b, claim))
+    found = replace(found, variances=variances, note=_describe(a, b, claim))
     if _is_constant(spread, a, b):
         if abs(scaled) < _ROUNDING:
             return replace(found, value=0.0, scaled=0.0, note="the same")
         # All examples moved alike: no spread, but of a change that is telling, as much as to a sign test.
-        return replace(found, ci95=(found.value, found.value), p=0.5 ** (n - 1))
+        return replace(found, ci95=(found.value, found.value), p=0.5 ** (n - 1), df=float(spread.df))
+    return judge(metric, found, spread)
+
+
+def judge(metric: Additive, found: Difference, spread: Spread) -> Difference:
+    """The same difference with the interval and the p-value that this spread gives it."""
     half = float(spread.half)
-    ends = tell(metric, scaled - half), tell(metric, scaled + half)
-    return replace(found, ci95=ends, p=spread.p(scaled), spread=spread)
+    ends = tell(metric, found.scaled - half), tell(metric, found.scaled + half)
+    return replace(found, ci95=ends, p=spread.p(found.scaled), df=float(spread.df), spread=spread)
 
 
 def tell(metric: Additive, scaled: float) -> float:
