@@ -1,9 +1,8 @@
 """Which of several methods can be told apart: all pairs, one family of tests, and letters for those that tie.
 
 Holm's procedure keeps the chance of any false claim among all pairs below 5 %. Of a few seeds a pair knows its own
-seed variance badly, and among many pairs some look steady by luck; so the pairs lend each other what they know of it.
-With three seeds of ten methods that both halves false claims and finds four times more of the true ones
-(benchmarks/coverage.py).
+seed variance badly, and among many pairs some look steady by luck; so the pairs lend each other what they know of it,
+which makes false claims fewer and true differences easier to find (benchmarks/coverage.py).
 """
 
 from __future__ import annotations

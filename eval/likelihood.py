@@ -115,9 +115,7 @@ def _takes_positions(scorable: Scorable) -> bool:
     return "position_ids" in inspect.signature(scorable.inner.forward).parameters
 
 
-def _choose_causal(
-    scorable: Scorable, prompts: Sequence[Ids], labels: Sequence[Sequence[Ids]]
-) -> list[list[float]]:
+def _choose_causal(scorable: Scorable, prompts: Sequence[Ids], labels: Sequence[Sequence[Ids]]) -> list[list[float]]:
     import torch
 
     # Left padding keeps the distance between a prompt's end and its label, which windowed attention counts in slots.
@@ -144,9 +142,7 @@ def _choose_causal(
     return _grouped([a + b for a, b in zip(sums, rest, strict=True)], labels)
 
 
-def _choose_seq2seq(
-    scorable: Scorable, prompts: Sequence[Ids], labels: Sequence[Sequence[Ids]]
-) -> list[list[float]]:
+def _choose_seq2seq(scorable: Scorable, prompts: Sequence[Ids], labels: Sequence[Sequence[Ids]]) -> list[list[float]]:
     """The encoder runs once a prompt; the decoder once a label, on the repeated encoder states."""
     from transformers.modeling_outputs import BaseModelOutput
 

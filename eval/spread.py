@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 
     Numbers = float | NDArray[np.float64]
 
-# Where the truth lies mostly with two degrees of freedom, a mean square that came out small by chance makes the
-# interval too short twice: its variance is too small and its degrees of freedom are taken for many. So the degrees of
-# freedom, and they alone, are taken at the limit that the mean square of seeds is under with this confidence. With it
-# 95 % intervals cover at any share of the seeds and from 2 seeds on (benchmarks/coverage.py); without it they cover
-# 88 % at 2 seeds, and at levels as small as a family of ten rows asks for, errors are four to fourteen times too many.
+# Of two or three seeds a mean square that came out small by chance makes an interval too short twice: its variance is
+# too small, and the seeds' few degrees of freedom hardly count. So the degrees of freedom, and they alone, are taken at
+# the limit that the mean square of seeds is below with this confidence. Intervals then cover at any share of the seeds,
+# from two seeds on; benchmarks/coverage.py shows it, and what they cover with plain degrees of freedom.
 CAUTION = 0.8
 
 
