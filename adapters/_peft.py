@@ -21,6 +21,7 @@ from peft import (
     set_peft_model_state_dict,
 )
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -44,6 +45,7 @@ NO_EFFECT_ON_OUTPUT = frozenset(
         "beta1",
         "beta2",
         "deltaT",
+        "d_initial",
         "dropout",
         "encoder_dropout",
         "encoder_hidden_size",
@@ -51,11 +53,16 @@ NO_EFFECT_ON_OUTPUT = frozenset(
         "encoder_reparameterization_type",
         "fan_in_fan_out",
         "feedforward_modules",
+        "hira_dropout",
         "inference_mode",
         "init_lora_weights",
+        "init_logits_std",
         "init_std",
+        "init_vector_bank_bound",
         "init_weights",
         "lora_dropout",
+        "miss_dropout",
+        "module_dropout",
         "num_attention_heads",
         "num_layers",
         "orth_reg_weight",
@@ -63,6 +70,9 @@ NO_EFFECT_ON_OUTPUT = frozenset(
         "prefix_projection",
         "prompt_tuning_init",
         "prompt_tuning_init_text",
+        "projection_prng_key",
+        "randlora_dropout",
+        "rank_dropout",
         "revision",
         "runtime_config",
         "target_modules",
@@ -73,11 +83,14 @@ NO_EFFECT_ON_OUTPUT = frozenset(
         "tokenizer_kwargs",
         "tokenizer_name_or_path",
         "total_step",
+        "vblora_dropout",
+        "vera_dropout",
     }
 )
 """Fields of PEFT configs that may differ between a saved adapter and the options it is loaded with: they do not change
-what trained weights compute (a projected prefix is saved as its output, a pruned rank as zeros), differ exactly when
-the names of the tensors do (targets; IA3 compares its own), or are the base's, not the adapter's (layers, heads)."""
+what trained weights compute (a projected prefix is saved as its output, a pruned rank as zeros, random projections as
+they were drawn), differ exactly when the names of the tensors do (targets; IA3 compares its own), or are of the base,
+not of the adapter (layers, heads)."""
 
 KEEPS_THE_BASE = (True, False, None, "gaussian", "eva")
 """Initialisations of LoRA that leave the base's weights alone. After the others (PiSSA, OLoRA, CorDA, LoftQ, ...) the
@@ -148,7 +161,7 @@ def stores_transposed(model: nn.Module, names: Iterable[str]) -> bool:
     return any(isinstance(model.get_submodule(name), Conv1D) for name in names)
 
 
-def attach(config: PeftConfig, model: nn.Module, *, seed: int) -> PeftAdapted:
+def attach(config: PeftConfig, model: nn.Module, *, seed: int, on_linear: bool = False) -> PeftAdapted:
     """Puts a fresh adapter on `model` in place; only its weights require gradients afterwards.
 
     The initial weights depend on `seed` alone: they are drawn in a fork of torch's generators, so whatever drew random
@@ -158,18 +171,49 @@ def attach(config: PeftConfig, model: nn.Module, *, seed: int) -> PeftAdapted:
         config: PEFT's configuration of the method; PEFT completes it in place.
         model: the base, as loaded.
         seed: of the initial weights.
+        on_linear: the method changes linear layers; where one is GPT-2's own, PEFT is shown an ordinary one.
     """
     children = [(module, dict(module.named_children())) for module in model.modules()]
+    if on_linear:
+        _replace_transposed(model, config.target_modules)
     known = {name.replace(".base_layer", "") for name in _tensors(model)}
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         wrapped = get_peft_model(model, config)
+    if on_linear:
+        _keep_dtype(wrapped)
     prefix = "base_model." if config.is_prompt_learning else "base_model.model."
     plain = {name: name.removeprefix(prefix).replace(".base_layer", "") for name in _tensors(wrapped)}
     return PeftAdapted(wrapped, tuple(name for name, base_name in plain.items() if base_name not in known), children)
 
 
-def load(config: PeftConfig, folder: Path, model: nn.Module) -> PeftAdapted:
+def _replace_transposed(model: nn.Module, names: Iterable[str]) -> None:
+    """Puts `nn.Linear` in place of GPT-2's own layers. It holds a transposed view of the same weights, not a copy, and
+    so computes the very same product, to the bit."""
+    for name in names:
+        layer = model.get_submodule(name)
+        if isinstance(layer, Conv1D):
+            plain = nn.Linear(layer.nx, layer.nf, device="meta")
+            plain.weight = nn.Parameter(layer.weight.detach().T, requires_grad=False)
+            plain.bias = layer.bias
+            model.set_submodule(name, plain.train(layer.training), strict=True)
+
+
+def _keep_dtype(model: nn.Module) -> None:
+    """Makes every adapted layer answer in the dtype that it was asked in.
+
+    Some of PEFT's 4-bit layers compute a bf16 input in fp32 and leave the result so; keys then differ from queries.
+    """
+
+    def cast(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output.to(inputs[0].dtype)
+
+    for layer in model.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.register_forward_hook(cast)
+
+
+def load(config: PeftConfig, folder: Path, model: nn.Module, *, on_linear: bool = False) -> PeftAdapted:
     """Puts the adapter saved in `folder` on `model`, trainable, after checking that it is what `config` describes.
 
     Raises:
@@ -178,7 +222,7 @@ def load(config: PeftConfig, folder: Path, model: nn.Module) -> PeftAdapted:
     """
     _require_equal_options(config, folder)
     tensors = read_weights(folder)
-    adapted = attach(config, model, seed=0)
+    adapted = attach(config, model, seed=0, on_linear=on_linear)
     expected = get_peft_model_state_dict(adapted.model, save_embedding_layers=False)
     require_equal_shapes(expected, tensors, str(folder / WEIGHTS))
     set_peft_model_state_dict(adapted.model, tensors)

@@ -21,11 +21,8 @@ from inlay.adapters import Options as BaseOptions
 from inlay.adapters._files import CONFIG, read_config
 
 if TYPE_CHECKING:
-    import torch
     from peft import IA3Config
     from torch import nn
-
-    from inlay.adapters._peft import PeftAdapted
 
 # How the architectures of transformers name the layers that make keys and values, and the last feed-forward layer.
 KEYS_AND_VALUES = (
@@ -101,7 +98,7 @@ class Ia3(Method):
     def attach(self, model: nn.Module, facts: Facts, *, seed: int, steps: int) -> Adapted:
         from inlay.adapters import _peft
 
-        return _keep_dtype(_peft.attach(self._config(model, facts), model, seed=seed))
+        return _peft.attach(self._config(facts), model, seed=seed, on_linear=True)
 
     def load(self, folder: Path, model: nn.Module, facts: Facts) -> Adapted:
         from inlay.adapters import _peft
@@ -109,33 +106,15 @@ class Ia3(Method):
         inputs = read_config(folder).get("feedforward_modules") or ()
         if isinstance(inputs, str) or _targets.matching(inputs, self.targets(facts)) != self._scaled_inputs(facts):
             raise ValueError(f"{folder / CONFIG}: the adapter scales the inputs of other layers: {inputs}")
-        return _keep_dtype(_peft.load(self._config(model, facts), folder, model))
+        return _peft.load(self._config(facts), folder, model, on_linear=True)
 
-    def _config(self, model: nn.Module, facts: Facts) -> IA3Config:
+    def _config(self, facts: Facts) -> IA3Config:
         from peft import IA3Config
 
-        from inlay.adapters._peft import TASK_TYPES, stores_transposed
+        from inlay.adapters._peft import TASK_TYPES
 
-        targets = self.targets(facts)
         return IA3Config(
             task_type=TASK_TYPES[facts.kind],
-            target_modules=list(targets),
+            target_modules=list(self.targets(facts)),
             feedforward_modules=list(self._scaled_inputs(facts)),
-            fan_in_fan_out=stores_transposed(model, targets),
         )
-
-
-def _keep_dtype(adapted: PeftAdapted) -> PeftAdapted:
-    """Makes every scaled layer answer in the dtype it was asked in.
-
-    PEFT's 4-bit layer computes a bf16 input in fp32 and leaves the result so; keys then differ from queries in dtype.
-    """
-    from peft.tuners.ia3 import IA3Layer
-
-    def cast(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        return output.to(inputs[0].dtype)
-
-    for layer in adapted.model.modules():
-        if isinstance(layer, IA3Layer):
-            layer.register_forward_hook(cast)
-    return adapted

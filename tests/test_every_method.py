@@ -22,6 +22,8 @@ from inlay.eval import Decoding
 from inlay.eval.generate import generate
 from inlay.eval.scoring import Scorable
 
+STARTS_CONSTANT = ("none", "full", "ia3", "oft", "miss", "road", "shira", "fourierft", "waveft")
+
 
 @pytest.fixture(scope="session")
 def open_base(tiny_models):
@@ -60,7 +62,7 @@ def test_all_adapter_weights_and_no_others_get_gradients_also_after_an_evaluatio
     adapted.model.train()
     adapted.model(**batch(case)).loss.backward()
     with_gradient = {name for name, weight in adapted.model.named_parameters() if weight.grad is not None}
-    assert with_gradient == set(adapted.state()) == set(trainable(adapted))
+    assert with_gradient == set(trainable(adapted)) <= set(adapted.state())
     assert not [name for name, weight in trainable(adapted).items() if not weight.grad.any()]
 
 
@@ -274,7 +276,7 @@ def test_initial_weights_depend_on_the_seed_alone(case, attach):
     other = attach(case, seed=8)[0].state()
     assert all(torch.equal(first[name], second[name]) for name in first)
     drawn = any(not torch.equal(first[name], other[name]) for name in first)
-    assert drawn == (case.name not in ("none", "full", "ia3"))
+    assert drawn == (case.name not in STARTS_CONSTANT)
 
 
 @pytest.mark.parametrize("name", adapters.names())
