@@ -21,7 +21,7 @@ from inlay.tuner.problems import Failure, RequestError, explained
 from inlay.tuner.records import OutsideRecord
 from inlay.tuner.setting import Setting
 
-LATENCY_TOKENS, LATENCY_REPEATS = 16, 3
+LATENCY_TOKENS, LATENCY_REPEATS = 16, 2
 
 
 class Bench:

@@ -33,7 +33,7 @@ from inlay.tuner.report.scores import score_name
 from inlay.tuner.setting import Setting
 from inlay.tuner.signals import StopRequest
 
-TEXTS = 40  # outside the task, at most
+TEXTS = 24  # outside the task, at most
 
 
 def compare(plan: Plan, *, output: Path | None, again: bool, command: str) -> Path:
@@ -144,7 +144,7 @@ class _Work:
         if worked:
             self.board.begin("base")
             measure_base(self.bench, path, self.command, self.board, self.stop)
-        self.known = untouched(path, self.ready.base.metrics)
+        self.known = replace(untouched(path, self.ready.base.metrics), few_shot=None)
         self.board.put("base", self.plan.seeds[0], plain(self.known.base.scores[self.ready.score].value), worked=worked)
         self.board.note(foreseen(self.ready, self.known.base.records))
 

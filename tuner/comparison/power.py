@@ -28,6 +28,8 @@ def foreseen(ready: Ready, records: Sequence[Record]) -> str:
     if not isinstance(metric, Additive) or examples < 2 or methods < 2:
         return f"power    {rows}: no two rows to tell apart"
     example = estimate(metric, {0: gather(metric, records)}, ready.score).variances.example
+    if not example:
+        return f"power    {rows}: not known, the base scores every row alike"
     seed = SEEDS_ASSUMED * example / examples if seeds > 1 else None
     pairs = len(list(combinations(range(methods), 2)))
     gap = abs(tell(metric, detectable(Variances(seed, example), seeds, examples, pairs)))

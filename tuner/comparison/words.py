@@ -60,8 +60,10 @@ def detectable_by(groups: Groups | None, metric: Additive | None, seeds: int, ex
     known = [found.variances for found in groups.differences.values() if found.spread is not None]
     if not known or examples < 2:
         return None
-    scaled = detectable(_mean(known), seeds, examples, len(groups.differences))
-    return abs(tell(metric, scaled))
+    spread = _mean(known)
+    if not (spread.seed or spread.example or spread.residual):
+        return None
+    return abs(tell(metric, detectable(spread, seeds, examples, len(groups.differences))))
 
 
 def _mean(known: Sequence[Variances]) -> Variances:
