@@ -11,11 +11,13 @@ import string
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from inlay.eval import MeasurementError
 from inlay.eval.metrics import Additive
-from inlay.eval.seeds import Claim, Difference, Estimate, judge, linearize, subtract, summarize
+from inlay.eval.seeds import Claim, Difference, Estimate, Row, judge, linearize, subtract, summarize
+from inlay.eval.spread import Variances
 
 if TYPE_CHECKING:
     from inlay.eval.seeds import Runs
@@ -38,7 +40,9 @@ class Groups:
         adjusted: Holm's p-value of every pair; below 0.05 the two are apart.
         letters: methods that share a letter cannot be told apart; `a` is the best's.
         tied: the best method, and those that cannot be told from it.
-        claim: `examples` if any pair had too few seeds for more.
+        claim: `examples` if any pair or method had too few seeds for more.
+        variances: of a difference, the mean over pairs that differ, for `power`; None where there are none. Its `seed`
+            is None where the claim is `examples`.
     """
 
     order: tuple[str, ...]
@@ -48,6 +52,7 @@ class Groups:
     letters: Mapping[str, str]
     tied: tuple[str, ...]
     claim: Claim
+    variances: Variances | None
 
     @property
     def best(self) -> str:
@@ -72,18 +77,24 @@ def compare_all(metric: Additive, rows: Mapping[str, Runs], score: str | None = 
             direction is better.
         ValueError: as `seeds.linearize`.
     """
+    return arrange(metric, {name: linearize(metric, runs, score) for name, runs in rows.items()})
+
+
+def arrange(metric: Additive, rows: Mapping[str, Row]) -> Groups:
+    """As `compare_all`, of methods that are linearized."""
     if metric.higher_is_better is None:
         raise MeasurementError(f"{metric.title} has no better direction, so methods cannot be ordered by it")
     if not rows:
         raise MeasurementError("no methods to compare")
-    linear = {name: linearize(metric, runs, score) for name, runs in rows.items()}
-    estimates = {name: summarize(metric, row) for name, row in linear.items()}
+    estimates = {name: summarize(metric, row) for name, row in rows.items()}
     order = sorted(rows, key=lambda name: estimates[name].value, reverse=metric.higher_is_better)
     pairs = list(combinations(order, 2))
-    alone = [subtract(metric, linear[one], linear[other]) for one, other in pairs]
+    alone = [subtract(metric, rows[one], rows[other]) for one, other in pairs]
     differences = dict(zip(pairs, moderate(metric, alone, len(rows)), strict=True))
     adjusted = dict(zip(pairs, holm([found.p for found in differences.values()]), strict=True))
     apart = {pair for pair in pairs if adjusted[pair] < LEVEL}
+    made = {found.claim for found in (*estimates.values(), *differences.values())}
+    claim: Claim = "examples" if "examples" in made else "seeds"
     return Groups(
         order=tuple(order),
         estimates={name: estimates[name] for name in order},
@@ -91,7 +102,8 @@ def compare_all(metric: Additive, rows: Mapping[str, Runs], score: str | None = 
         adjusted=adjusted,
         letters=dict(zip(order, letters(order, apart), strict=True)),
         tied=tuple(name for name in order if (order[0], name) not in apart),
-        claim="seeds" if all(found.claim == "seeds" for found in differences.values()) else "examples",
+        claim=claim,
+        variances=_typical([found.variances for found in alone if found.df], claim),
     )
 
 
@@ -157,9 +169,18 @@ def moderate(metric: Additive, differences: Sequence[Difference], methods: int) 
             return found
         own = spread.seed_df / (spread.seed_df + prior_df)
         square = own * spread.of_seeds + (1 - own) * prior
-        return judge(metric, found, replace(spread, of_seeds=square, seed_df=min(most, spread.seed_df + prior_df)))
+        spread = replace(spread, of_seeds=square, seed_df=min(most, spread.seed_df + prior_df))
+        return judge(metric, replace(found, note=f"{found.note}, seed variance shared"), spread)
 
     return [shared(found) for found in differences]
+
+
+def _typical(variances: Sequence[Variances], claim: Claim) -> Variances | None:
+    """The mean of each component; of seeds where the claim is about them."""
+    if not variances:
+        return None
+    seed = fmean(each.seed or 0.0 for each in variances) if claim == "seeds" else None
+    return Variances(seed, fmean(each.example for each in variances), fmean(each.residual for each in variances))
 
 
 def _prior(squares: Sequence[float], dfs: Sequence[float]) -> tuple[float, float]:
