@@ -276,7 +276,7 @@ def _describe(a: Row, b: Row, claim: Claim) -> str:
     if a.seeds != b.seeds:
         return f"unpaired seeds ({len(a.seeds)} and {len(b.seeds)}), {n} examples"
     seeds = _count(len(a.seeds), "seed")
-    return f"{seeds}, {n} examples" if claim == "seeds" else f"these {seeds}, {n} examples"
+    return f"these {seeds}, {n} examples" if claim == "examples" and len(a.seeds) > 1 else f"{seeds}, {n} examples"
 
 
 def _column(metric: Additive, score: str | None) -> int:

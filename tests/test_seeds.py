@@ -111,6 +111,7 @@ def test_a_claim_about_these_models_pairs_the_means_of_their_seeds():
     found = difference_on_examples(MEAN, runs(a), runs(b))
     expected = scipy.stats.ttest_rel(a.mean(axis=0), b.mean(axis=0))
     assert (found.p, found.claim) == (pytest.approx(expected.pvalue), "examples")
+    assert found.note == "these 3 seeds, 40 examples"
 
 
 def test_what_was_not_trained_is_compared_at_every_seed():
@@ -256,7 +257,7 @@ def test_scores_that_never_vary_have_no_interval_but_shares_do():
     wilson = scipy.stats.binomtest(30, 30).proportion_ci(method="wilson")
     assert found.value == 100
     assert found.ci95[1] == pytest.approx(100)
-    assert 100 * wilson.low - 1 < found.ci95[0] < 100 * wilson.low  # wider by Student's t of 29
+    assert 100 * wilson.low - 1 < found.ci95[0] < 100 * wilson.low  # wider by Student's t
 
 
 def test_the_interval_of_a_share_stays_within_its_range():
