@@ -35,6 +35,9 @@ def detectable(variances: Variances, seeds: int, examples: int, methods: int = 2
         examples: 2 or more.
         methods: how many are compared, each with each.
         power: between 0.05 and 1.
+
+    Raises:
+        ValueError: fewer than one seed, two examples or two methods.
     """
     from scipy.optimize import brentq
 
@@ -60,6 +63,9 @@ def needed(
     Returns:
         The smallest numbers in all, not those to be added; None where no number does, however large, and for seeds
         where their variance is unknown.
+
+    Raises:
+        ValueError: as `detectable`.
     """
     difference = abs(difference)
 
@@ -82,6 +88,8 @@ def _chance(variances: Variances, seeds: int, examples: int, methods: int) -> Ca
     import numpy as np
     from scipy.special import chdtri, nctdtr, ndtr
 
+    if seeds < 1 or examples < 2 or methods < 2:
+        raise ValueError(f"{methods} methods, {seeds} seeds and {examples} examples: two, one and two are the fewest")
     level = LEVEL / math.comb(methods, 2)
     spread = (replace(variances, seed=None) if seeds == 1 else variances).spread(seeds, examples)
     if spread.variance == 0:

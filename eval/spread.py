@@ -90,7 +90,7 @@ class Spread:
         from scipy.special import chdtri
 
         if self.of_seeds is None:
-            return self.example_df + 0.0 * self.of_examples
+            return self.example_df
         upper = self.of_seeds * self.seed_df / chdtri(self.seed_df, CAUTION)
         variance = Spread(upper, self.of_examples, self.residual, 1, 1, 1).variance
         parts = ((upper, self.seed_df), (self.of_examples, self.example_df), (self.residual, self.residual_df))

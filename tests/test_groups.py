@@ -234,6 +234,12 @@ def test_what_never_varies_hides_nothing():
     assert needed(0.1, Variances(0.0, 0.0), 3, 200) == (6, 2)
 
 
+@pytest.mark.parametrize(("seeds", "examples", "methods"), [(0, 200, 2), (3, 1, 2), (3, 200, 1)])
+def test_too_little_to_compare_is_refused(seeds, examples, methods):
+    with pytest.raises(ValueError, match="are the fewest"):
+        detectable(Variances(1.0, 100.0), seeds, examples, methods)
+
+
 def test_differences_are_told_in_the_unit_of_their_metric():
     assert tell(MEAN, 1.5) == 1.5
     assert tell(PERPLEXITY, 100 * np.log(1.25)) == pytest.approx(25)
