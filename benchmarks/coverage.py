@@ -242,17 +242,17 @@ def find_pair(share: float, seeds: int, examples: int, simulations: int) -> dict
 
 def broken(result: dict) -> list[str]:
     """The promises that were not kept; a rate of false claims counts as broken where chance does not explain it."""
-    kept = []
+    failures = []
     for row in result["coverage"]:
         if row["coverage"] < REQUIRED_COVERAGE:
-            kept.append(f"covers {row['coverage']:.1%}: {row}")
+            failures.append(f"covers {row['coverage']:.1%}: {row}")
     for row in result["false_claims"]:
         if row["scatter"] == 1 and row["low"] > LEVEL:
-            kept.append(f"false claims {row['false_claims']:.1%}: {row}")
+            failures.append(f"false claims {row['false_claims']:.1%}: {row}")
     for row in result["power"]:
         if not REQUIRED_POWER[0] <= row["found"] <= REQUIRED_POWER[1]:
-            kept.append(f"found {row['found']:.1%}: {row}")
-    return kept
+            failures.append(f"found {row['found']:.1%}: {row}")
+    return failures
 
 
 def show(result: dict) -> None:
