@@ -146,8 +146,8 @@ def moderate(metric: Additive, differences: Sequence[Difference], methods: int) 
     """The same differences, each with a mean square of seeds that draws on those of all the others.
 
     Mean squares are taken to scatter around a common one as widely as they did. Where they agree as well as chance lets
-    equal ones agree, a pair's own and the common one become one; where they do not, its own counts the more. Three seeds
-    cannot always tell which: of methods whose seed variances differ tenfold the noisier may then be claimed apart more
+    equal ones agree, a pair's own and the common one become one; where they do not, its own counts the more. Three
+    seeds cannot always tell which: of methods whose seed variances differ tenfold the noisier may be claimed apart more
     often than promised, if less often than without sharing where seeds matter (benchmarks/coverage.py).
 
     Args:
