@@ -47,6 +47,7 @@ class Facts:
         kv_heads, head_dim: shape of one layer's keys and values per token.
         context: longest sequence in tokens; None where positions are relative (T5).
         linears: every linear layer by its full module name, the output head left out.
+        norms: every normalization layer by its full name, with the number of its weights.
         modules: full names of all modules.
         parameters: number of weights, tied ones counted once.
         tied: input embedding and output head share one tensor.
@@ -61,6 +62,7 @@ class Facts:
     head_dim: int
     context: int | None
     linears: Mapping[str, Linear]
+    norms: Mapping[str, int]
     modules: frozenset[str]
     parameters: int
     tied: bool

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -213,8 +213,19 @@ def _keep_dtype(model: nn.Module) -> None:
             layer.register_forward_hook(cast)
 
 
-def load(config: PeftConfig, folder: Path, model: nn.Module, *, on_linear: bool = False) -> PeftAdapted:
+def load(
+    config: PeftConfig,
+    folder: Path,
+    model: nn.Module,
+    *,
+    on_linear: bool = False,
+    prepare: Callable[[PeftModel], None] = lambda model: None,
+) -> PeftAdapted:
     """Puts the adapter saved in `folder` on `model`, trainable, after checking that it is what `config` describes.
+
+    Args:
+        config, model, on_linear: as for `attach`.
+        prepare: what is to be done between attaching and filling in the weights.
 
     Raises:
         ValueError: a file is missing or broken; an option that changes the output differs; a tensor is missing,
@@ -223,6 +234,7 @@ def load(config: PeftConfig, folder: Path, model: nn.Module, *, on_linear: bool 
     _require_equal_options(config, folder)
     tensors = read_weights(folder)
     adapted = attach(config, model, seed=0, on_linear=on_linear)
+    prepare(adapted.model)
     expected = get_peft_model_state_dict(adapted.model, save_embedding_layers=False)
     require_equal_shapes(expected, tensors, str(folder / WEIGHTS))
     set_peft_model_state_dict(adapted.model, tensors)

@@ -48,12 +48,8 @@ class Oft(OnLinear):
     options: Options
 
     def misfit(self, layer: Linear) -> str | None:
-        size = self.options.oft_block_size
-        return (
-            f"oft_block_size {size} does not divide its {layer.in_features} inputs"
-            if layer.in_features % size
-            else None
-        )
+        size, inputs = self.options.oft_block_size, layer.in_features
+        return f"oft_block_size {size} does not divide its {inputs} inputs" if inputs % size else None
 
     def weights(self, layer: Linear) -> int:
         size = self.options.oft_block_size

@@ -3,7 +3,8 @@
     y = (W + S) x       S: out x in, zero but for r (in + out) places, W: out x in (frozen)
 
 As many numbers train as in LoRA of rank r, but the update is not of low rank. The places are drawn from `random_seed`,
-the same in every run that does not say otherwise, and saved. S starts at zero, so the first forward pass is the base's.
+the same in every run that does not say otherwise, and saved. In every pass W is dequantized and W + S rounded to the
+dtype that the base computes in, as a merge would round it. S starts at zero, so the first forward pass is the base's.
 Source: Bhardwaj et al. 2024, "Sparse High Rank Adapters", arXiv:2406.13175, section 3.
 """
 
@@ -13,7 +14,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from inlay.adapters import Linear
+from inlay.adapters import Facts, Linear, Training
 from inlay.adapters._linear import OnLinear
 
 
@@ -33,6 +34,11 @@ class Shira(OnLinear):
         random_seed: int = Field(0, ge=0, description="seed of the places")
 
     options: Options
+
+    def refusal(self, facts: Facts, training: Training) -> str | None:
+        if facts.bits == 8:
+            return f"{self.title} adds to the weights themselves, which an 8-bit layer cannot; use 4 or 16 bits"
+        return super().refusal(facts, training)
 
     def misfit(self, layer: Linear) -> str | None:
         if self.weights(layer) <= layer.in_features * layer.out_features:

@@ -22,7 +22,7 @@ from inlay.eval import Decoding
 from inlay.eval.generate import generate
 from inlay.eval.scoring import Scorable
 
-STARTS_CONSTANT = ("none", "full", "ia3", "oft", "miss", "road", "shira", "fourierft", "waveft")
+STARTS_CONSTANT = ("none", "full", "ia3", "oft", "miss", "road", "shira", "fourierft", "waveft", "ln_tuning")
 
 
 @pytest.fixture(scope="session")

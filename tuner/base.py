@@ -144,12 +144,14 @@ def read_facts(config: PreTrainedConfig, bits: int) -> Facts:
             )
         )
     head = model.get_output_embeddings()
-    linears = {}
+    linears, norms = {}, {}
     for name, module in model.named_modules():
         if isinstance(module, Conv1D):
             linears[name] = Linear(module.nx, module.nf)
         elif isinstance(module, torch.nn.Linear) and module is not head:
             linears[name] = Linear(module.in_features, module.out_features)
+        elif (weights := [*module.parameters(recurse=False)]) and all(weight.ndim == 1 for weight in weights):
+            norms[name] = sum(weight.numel() for weight in weights)
     seq2seq = bool(config.is_encoder_decoder)
     width = getattr(text, "head_dim", None) or getattr(text, "d_kv", None) or text.hidden_size // heads
     return Facts(
@@ -161,6 +163,7 @@ def read_facts(config: PreTrainedConfig, bits: int) -> Facts:
         head_dim=width,
         context=None if config.model_type in SEQ2SEQ_WITHOUT_CONTEXT else _context(text),
         linears=linears,
+        norms=norms,
         modules=frozenset(name for name, _ in model.named_modules()),
         parameters=sum(p.numel() for p in model.parameters()),
         tied=bool(config.tie_word_embeddings),
