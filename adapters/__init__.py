@@ -250,13 +250,22 @@ def recognize(folder: Path) -> tuple[str, dict[str, object]]:
     raise ValueError(f"{folder / CONFIG} describes an adapter of the kind {kind}; known methods: {', '.join(names())}")
 
 
+def reason_against(name: str) -> str | None:
+    """Why the method called `name` is not offered; None where nothing is known of it."""
+    from inlay.adapters import _refused
+
+    return _refused.reason(name)
+
+
 def find(name: str) -> type[Method]:
     """The class of the method called `name`; imports that one module.
 
     Raises:
-        LookupError: no such method; the message names the closest one.
+        LookupError: no such method; the message says why it is not offered, or names the closest one.
     """
     if name not in names():
+        if reason := reason_against(name):
+            raise LookupError(f"adapter method `{name}` is not offered: {reason}")
         close = difflib.get_close_matches(name, names(), n=1)
         hint = f"; did you mean `{close[0]}`?" if close else ""
         raise LookupError(f"unknown adapter method `{name}`{hint} (known: {', '.join(names())})")

@@ -142,18 +142,23 @@ class PeftAdapted(Adapted):
                 own[name].copy_(tensor)
 
     def save(self, folder: Path) -> None:
-        # What a network computes (a prompt, a prefix) is saved as it is when it is measured: without dropout.
-        training = self.model.training
-        with torch.no_grad():
-            tensors = get_peft_model_state_dict(self.model.eval(), save_embedding_layers=False)
-        self.model.train(training)
-        write_weights(tensors, folder)
+        write_weights(tensors_to_save(self.model), folder)
         fields = self.model.active_peft_config.to_dict() | {"inference_mode": True}
         base = str(self.model.config.name_or_path)
         fields["base_model_name_or_path"] = (
             None if not base or Path(base).is_absolute() or Path(base).exists() else base
         )
         write_config({n: sorted(value) if isinstance(value, set) else value for n, value in fields.items()}, folder)
+
+
+def tensors_to_save(model: PeftModel) -> dict[str, Tensor]:
+    """What PEFT saves of an adapter, by its names there."""
+    # What a network computes (a prompt, a prefix) is saved as it is when it is measured: without dropout.
+    training = model.training
+    with torch.no_grad():
+        tensors = get_peft_model_state_dict(model.eval(), save_embedding_layers=False)
+    model.train(training)
+    return tensors
 
 
 def stores_transposed(model: nn.Module, names: Iterable[str]) -> bool:

@@ -26,6 +26,18 @@ def test_an_unknown_method_is_answered_with_the_closest():
         adapters.find("botleneck")
 
 
+@pytest.mark.parametrize("name", ["lily", "QA-LoRA", "multitask_prompt_tuning", "boft"])
+def test_a_method_that_is_not_offered_is_refused_with_the_reason(name):
+    with pytest.raises(LookupError, match=rf"`{name}` is not offered: [^\n]+$"):
+        adapters.find(name)
+
+
+def test_nothing_that_is_refused_is_offered():
+    from inlay.adapters._refused import REASONS
+
+    assert not REASONS.keys() & {name.replace("_", "") for name in adapters.names()}
+
+
 @pytest.mark.parametrize(
     ("config", "method", "settled"),
     [
@@ -41,7 +53,7 @@ def test_a_saved_adapter_is_recognized(config, method, settled, tmp_path):
     assert adapters.recognize(tmp_path) == (method, settled)
 
 
-@pytest.mark.parametrize("config", [{}, {"peft_type": "LOHA"}, {"peft_type": 3}, {"method": "other"}])
+@pytest.mark.parametrize("config", [{}, {"peft_type": "LILY"}, {"peft_type": 3}, {"method": "other"}])
 def test_an_adapter_of_no_known_method_is_refused_by_its_kind(config, tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="known methods: adalora"):

@@ -237,6 +237,8 @@ def _wrong_value(path: KeyPath, item: Mapping[str, Any], document: Document, wor
         value = value[part]
     span = document.span(path)
     if item["type"] == "unknown_method":
+        if reason := adapters.reason_against(value):
+            return span.problem(f"adapter method `{printable(value)}` is not offered: {reason}", path=dotted(path))
         return unknown_name(document, path, value, "adapter method", adapters.names(), "methods")
     if item["type"] in ("value_error", "assertion_error"):
         return span.problem(str(item["ctx"]["error"]), path=dotted(path))
