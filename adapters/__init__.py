@@ -102,6 +102,7 @@ class Method(ABC):
         needs_float_weights: its target layers must be plain linear layers, so they are dequantized first.
         identity: the adapted model equals the base before the first step.
         mergeable: the trained adapter can be written into the base's weights.
+        convertible: PEFT can turn the trained adapter into one of LoRA, near to it.
         checkpointing: it trains under activation checkpointing.
         peft_type: what PEFT calls it in a saved configuration; empty where PEFT has no part in it.
         saved: the options that a saved adapter settles: they say what its weights compute.
@@ -116,6 +117,7 @@ class Method(ABC):
     needs_float_weights: ClassVar[bool] = False
     identity: ClassVar[bool] = True
     mergeable: ClassVar[bool] = True
+    convertible: ClassVar[bool] = False
     checkpointing: ClassVar[bool] = True
     peft_type: ClassVar[str] = ""
     saved: ClassVar[tuple[str, ...]] = ()

@@ -24,6 +24,7 @@ class Fourierft(OnLinear):
     title: ClassVar[str] = "FourierFT"
     paper: ClassVar[str] = "Gao et al. 2024, arXiv:2405.03003"
     learning_rate: ClassVar[float] = 3e-2
+    convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "FOURIERFT"
     saved: ClassVar[tuple[str, ...]] = ("n_frequency", "scaling", "random_loc_seed", "target_modules")
 

@@ -24,6 +24,7 @@ class Loha(OnLinear):
     title: ClassVar[str] = "LoHa"
     paper: ClassVar[str] = "Hyeon-Woo et al. 2022, arXiv:2108.06098"
     learning_rate: ClassVar[float] = 1e-3
+    convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "LOHA"
     saved: ClassVar[tuple[str, ...]] = ("r", "alpha", "target_modules")
     needs_float_weights: ClassVar[bool] = True

@@ -26,6 +26,7 @@ class Lokr(OnLinear):
     title: ClassVar[str] = "LoKr"
     paper: ClassVar[str] = "Yeh et al. 2024, arXiv:2309.14859"
     learning_rate: ClassVar[float] = 3e-3
+    convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "LOKR"
     saved: ClassVar[tuple[str, ...]] = ("r", "alpha", "decompose_both", "decompose_factor", "target_modules")
     needs_float_weights: ClassVar[bool] = True

@@ -30,6 +30,7 @@ class Lora(Method):
     title: ClassVar[str] = "LoRA"
     paper: ClassVar[str] = "Hu et al. 2021, arXiv:2106.09685"
     learning_rate: ClassVar[float] = 2e-4
+    convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "LORA"
     saved: ClassVar[tuple[str, ...]] = ("r", "lora_alpha", "use_rslora", "target_modules")
     fresh: ClassVar[tuple[str, ...]] = ("init_lora_weights",)

@@ -24,6 +24,7 @@ class Miss(OnLinear):
     title: ClassVar[str] = "MiSS"
     paper: ClassVar[str] = "Kang & Yin 2024, arXiv:2409.15371"
     learning_rate: ClassVar[float] = 2e-4
+    convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "MISS"
     saved: ClassVar[tuple[str, ...]] = ("r", "target_modules")
 

@@ -26,6 +26,7 @@ class Randlora(OnLinear):
     title: ClassVar[str] = "RandLoRA"
     paper: ClassVar[str] = "Albert et al. 2025, arXiv:2502.00987"
     learning_rate: ClassVar[float] = 1e-4
+    convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "RANDLORA"
     saved: ClassVar[tuple[str, ...]] = ("r", "randlora_alpha", "target_modules")
 

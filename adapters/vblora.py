@@ -25,6 +25,7 @@ class Vblora(OnLinear):
     title: ClassVar[str] = "VB-LoRA"
     paper: ClassVar[str] = "Li et al. 2024, arXiv:2405.15179"
     learning_rate: ClassVar[float] = 5e-3
+    convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "VBLORA"
     saved: ClassVar[tuple[str, ...]] = ("r", "num_vectors", "vector_length", "topk", "target_modules")
     fresh: ClassVar[tuple[str, ...]] = ("init_vector_bank_bound", "init_logits_std")

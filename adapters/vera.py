@@ -23,6 +23,7 @@ class Vera(OnLinear):
     title: ClassVar[str] = "VeRA"
     paper: ClassVar[str] = "Kopiczko et al. 2024, arXiv:2310.11454"
     learning_rate: ClassVar[float] = 4e-3
+    convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "VERA"
     saved: ClassVar[tuple[str, ...]] = ("r", "target_modules")
     fresh: ClassVar[tuple[str, ...]] = ("d_initial",)

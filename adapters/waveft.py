@@ -24,6 +24,7 @@ class Waveft(OnLinear):
     title: ClassVar[str] = "WaveFT"
     paper: ClassVar[str] = "Bilican et al. 2025, arXiv:2505.12532"
     learning_rate: ClassVar[float] = 1e-3
+    convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "WAVEFT"
     saved: ClassVar[tuple[str, ...]] = ("n_frequency", "scaling", "wavelet_family", "random_loc_seed", "target_modules")
 
