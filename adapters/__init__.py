@@ -12,10 +12,10 @@ import difflib
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -97,6 +97,7 @@ class Method(ABC):
         title: the method's usual name.
         paper: where it is defined.
         learning_rate: used where the recipe names none.
+        place: where it stands in the base unless told otherwise, in a few words.
         kinds: the kinds of base that it works on.
         prepends: `nothing`; `tokens` before the embedded text; `keys` before each layer's keys and values.
         needs_float_weights: its target layers must be plain linear layers, so they are dequantized first.
@@ -104,6 +105,8 @@ class Method(ABC):
         mergeable: the trained adapter can be written into the base's weights.
         convertible: PEFT can turn the trained adapter into one of LoRA, near to it.
         checkpointing: it trains under activation checkpointing.
+        size: the option that says how many weights train; empty where none does.
+        sizes: the values that it may be given to match a number of weights, ascending.
         peft_type: what PEFT calls it in a saved configuration; empty where PEFT has no part in it.
         saved: the options that a saved adapter settles: they say what its weights compute.
         fresh: the options that only a fresh adapter heeds: how it starts, and what it is made of while it trains.
@@ -112,6 +115,7 @@ class Method(ABC):
     title: ClassVar[str]
     paper: ClassVar[str]
     learning_rate: ClassVar[float]
+    place: ClassVar[str]
     kinds: ClassVar[tuple[Kind, ...]] = ("causal", "seq2seq")
     prepends: ClassVar[Literal["nothing", "tokens", "keys"]] = "nothing"
     needs_float_weights: ClassVar[bool] = False
@@ -119,6 +123,8 @@ class Method(ABC):
     mergeable: ClassVar[bool] = True
     convertible: ClassVar[bool] = False
     checkpointing: ClassVar[bool] = True
+    size: ClassVar[str] = ""
+    sizes: ClassVar[Sequence[int]] = ()
     peft_type: ClassVar[str] = ""
     saved: ClassVar[tuple[str, ...]] = ()
     fresh: ClassVar[tuple[str, ...]] = ()
@@ -158,6 +164,21 @@ class Method(ABC):
     @abstractmethod
     def trainable(self, facts: Facts) -> int:
         """The number of weights that will train, by the method's closed formula."""
+
+    def at_size(self, value: int) -> Self:
+        """The method with its size option at this value and the others as they are."""
+        given = self.options.model_dump(exclude_unset=True)
+        return type(self)(type(self.options).model_validate({**given, self.size: value}))
+
+    def sized(self, facts: Facts, weights: int) -> Options | None:
+        """The options that train as near to `weights` weights as the size option allows; None where there is none.
+
+        Raises:
+            LookupError: none of `sizes` fits this base.
+        """
+        from inlay.adapters import _size
+
+        return _size.nearest(self, facts, weights) if self.size else None
 
     def continued(self, facts: Facts) -> int:
         """The number of weights that train on in a saved adapter."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -22,6 +22,8 @@ class OnLinear(Method):
     GPT-2's own linear layer, which stores its weight transposed, is shown to PEFT as an ordinary one: half of PEFT's
     methods know no other.
     """
+
+    place: ClassVar[str] = "all linear layers"
 
     class Options(BaseOptions):
         """The option that all of them have."""

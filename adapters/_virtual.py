@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -16,6 +17,8 @@ class Virtual(Method):
     prepends: ClassVar[Literal["nothing", "tokens", "keys"]] = "tokens"
     identity: ClassVar[bool] = False
     mergeable: ClassVar[bool] = False
+    size: ClassVar[str] = "num_virtual_tokens"
+    sizes: ClassVar[Sequence[int]] = range(1, 4097)
     saved: ClassVar[tuple[str, ...]] = ("num_virtual_tokens",)
 
     class Options(BaseOptions):

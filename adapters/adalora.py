@@ -14,6 +14,7 @@ equations 3 to 11 and algorithm 1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -32,8 +33,11 @@ class Adalora(Method):
 
     title: ClassVar[str] = "AdaLoRA"
     paper: ClassVar[str] = "Zhang et al. 2023, arXiv:2303.10512"
+    place: ClassVar[str] = "all linear layers"
     learning_rate: ClassVar[float] = 2e-3
     peft_type: ClassVar[str] = "ADALORA"
+    size: ClassVar[str] = "init_r"
+    sizes: ClassVar[Sequence[int]] = range(2, 4097)
     saved: ClassVar[tuple[str, ...]] = ("init_r", "target_r", "lora_alpha", "target_modules")
     fresh: ClassVar[tuple[str, ...]] = ("tinit", "tfinal", "deltaT", "beta1", "beta2")
 
@@ -65,6 +69,10 @@ class Adalora(Method):
             return self
 
     options: Options
+
+    def at_size(self, value: int) -> Self:
+        target = min(value - 1, max(1, round(value * self.options.target_r / self.options.init_r)))
+        return type(self)(self.options.model_copy(update={"init_r": value, "target_r": target}))
 
     def targets(self, facts: Facts) -> tuple[str, ...]:
         return _targets.linears(self.options.target_modules, facts)

@@ -10,6 +10,7 @@ Source: Gao et al. 2024, "Parameter-Efficient Fine-Tuning with Discrete Fourier 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
@@ -26,6 +27,8 @@ class Fourierft(OnLinear):
     learning_rate: ClassVar[float] = 3e-2
     convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "FOURIERFT"
+    size: ClassVar[str] = "n_frequency"
+    sizes: ClassVar[Sequence[int]] = range(1, 1_000_001)
     saved: ClassVar[tuple[str, ...]] = ("n_frequency", "scaling", "random_loc_seed", "target_modules")
 
     class Options(OnLinear.Options):

@@ -73,6 +73,7 @@ class Full(Method):
 
     title: ClassVar[str] = "full fine-tuning"
     paper: ClassVar[str] = ""
+    place: ClassVar[str] = "every weight"
     learning_rate: ClassVar[float] = 2e-5
     needs_float_weights: ClassVar[bool] = True
 

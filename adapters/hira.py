@@ -10,6 +10,7 @@ section 3.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
@@ -25,6 +26,8 @@ class Hira(OnLinear):
     paper: ClassVar[str] = "Huang et al. 2025, ICLR"
     learning_rate: ClassVar[float] = 4.5e-3
     peft_type: ClassVar[str] = "HIRA"
+    size: ClassVar[str] = "r"
+    sizes: ClassVar[Sequence[int]] = range(1, 4097)
     saved: ClassVar[tuple[str, ...]] = ("r", "target_modules")
 
     class Options(OnLinear.Options):

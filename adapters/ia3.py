@@ -43,6 +43,7 @@ class Ia3(Method):
 
     title: ClassVar[str] = "IA3"
     paper: ClassVar[str] = "Liu et al. 2022, arXiv:2205.05638"
+    place: ClassVar[str] = "keys, values, feed-forward"
     learning_rate: ClassVar[float] = 3e-3
     peft_type: ClassVar[str] = "IA3"
     saved: ClassVar[tuple[str, ...]] = ("target_modules", "feedforward_modules")

@@ -28,6 +28,7 @@ class LnTuning(Method):
 
     title: ClassVar[str] = "LN tuning"
     paper: ClassVar[str] = "Zhao et al. 2024, arXiv:2312.11420"
+    place: ClassVar[str] = "normalization layers"
     learning_rate: ClassVar[float] = 1e-3
     peft_type: ClassVar[str] = "LN_TUNING"
     saved: ClassVar[tuple[str, ...]] = ("target_modules",)

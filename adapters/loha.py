@@ -10,6 +10,7 @@ arXiv:2108.06098, section 2.2.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
@@ -26,6 +27,8 @@ class Loha(OnLinear):
     learning_rate: ClassVar[float] = 1e-3
     convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "LOHA"
+    size: ClassVar[str] = "r"
+    sizes: ClassVar[Sequence[int]] = range(1, 4097)
     saved: ClassVar[tuple[str, ...]] = ("r", "alpha", "target_modules")
     needs_float_weights: ClassVar[bool] = True
 

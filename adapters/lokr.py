@@ -12,6 +12,7 @@ arXiv:2309.14859, section 3.3.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field, field_validator
@@ -28,6 +29,8 @@ class Lokr(OnLinear):
     learning_rate: ClassVar[float] = 3e-3
     convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "LOKR"
+    size: ClassVar[str] = "r"
+    sizes: ClassVar[Sequence[int]] = range(1, 257)
     saved: ClassVar[tuple[str, ...]] = ("r", "alpha", "decompose_both", "decompose_factor", "target_modules")
     needs_float_weights: ClassVar[bool] = True
 

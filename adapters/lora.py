@@ -9,7 +9,7 @@ Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -29,9 +29,12 @@ class Lora(Method):
     use_dora: ClassVar[bool] = False
     title: ClassVar[str] = "LoRA"
     paper: ClassVar[str] = "Hu et al. 2021, arXiv:2106.09685"
+    place: ClassVar[str] = "all linear layers"
     learning_rate: ClassVar[float] = 2e-4
     convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "LORA"
+    size: ClassVar[str] = "r"
+    sizes: ClassVar[Sequence[int]] = range(1, 4097)
     saved: ClassVar[tuple[str, ...]] = ("r", "lora_alpha", "use_rslora", "target_modules")
     fresh: ClassVar[tuple[str, ...]] = ("init_lora_weights",)
 

@@ -10,7 +10,7 @@ section 4.6.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -30,7 +30,10 @@ class Mam(Virtual):
 
     title: ClassVar[str] = "MAM adapter"
     paper: ClassVar[str] = "He et al. 2022, arXiv:2110.04366"
+    place: ClassVar[str] = "attention, feed-forward"
     learning_rate: ClassVar[float] = 1e-3
+    size: ClassVar[str] = "bottleneck_size"
+    sizes: ClassVar[Sequence[int]] = range(1, 65537)
     saved: ClassVar[tuple[str, ...]] = ("num_virtual_tokens", "bottleneck_size", "activation", "scaling")
     prepends: ClassVar[Literal["nothing", "tokens", "keys"]] = "keys"
     checkpointing: ClassVar[bool] = False

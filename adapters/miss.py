@@ -10,6 +10,7 @@ arXiv:2409.15371, section 3.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
@@ -26,6 +27,8 @@ class Miss(OnLinear):
     learning_rate: ClassVar[float] = 2e-4
     convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "MISS"
+    size: ClassVar[str] = "r"
+    sizes: ClassVar[Sequence[int]] = range(1, 65537)
     saved: ClassVar[tuple[str, ...]] = ("r", "target_modules")
 
     class Options(OnLinear.Options):

@@ -46,6 +46,7 @@ class NoAdapter(Method):
 
     title: ClassVar[str] = "base, untouched"
     paper: ClassVar[str] = ""
+    place: ClassVar[str] = "nowhere"
     learning_rate: ClassVar[float] = 0.0
 
     @classmethod

@@ -11,6 +11,7 @@ Qiu et al. 2025, "Orthogonal Finetuning Made Scalable", arXiv:2506.19847.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
@@ -26,6 +27,8 @@ class Oft(OnLinear):
     paper: ClassVar[str] = "Qiu et al. 2023, arXiv:2306.07280"
     learning_rate: ClassVar[float] = 4e-4
     peft_type: ClassVar[str] = "OFT"
+    size: ClassVar[str] = "oft_block_size"
+    sizes: ClassVar[Sequence[int]] = range(2, 257)
     saved: ClassVar[tuple[str, ...]] = (
         "oft_block_size",
         "block_share",

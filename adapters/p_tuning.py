@@ -29,6 +29,7 @@ class PTuning(Virtual):
 
     title: ClassVar[str] = "P-tuning"
     paper: ClassVar[str] = "Liu et al. 2021, arXiv:2103.10385"
+    place: ClassVar[str] = "before the text"
     learning_rate: ClassVar[float] = 3e-3
     peft_type: ClassVar[str] = "P_TUNING"
     fresh: ClassVar[tuple[str, ...]] = (

@@ -35,6 +35,7 @@ class Prefix(Virtual):
 
     title: ClassVar[str] = "prefix tuning"
     paper: ClassVar[str] = "Li & Liang 2021, arXiv:2101.00190"
+    place: ClassVar[str] = "every attention"
     learning_rate: ClassVar[float] = 1e-2
     peft_type: ClassVar[str] = "PREFIX_TUNING"
     fresh: ClassVar[tuple[str, ...]] = ("prefix_projection", "encoder_hidden_size")

@@ -27,6 +27,7 @@ class Prompt(Virtual):
 
     title: ClassVar[str] = "prompt tuning"
     paper: ClassVar[str] = "Lester et al. 2021, arXiv:2104.08691"
+    place: ClassVar[str] = "before the text"
     learning_rate: ClassVar[float] = 3e-2
     peft_type: ClassVar[str] = "PROMPT_TUNING"
     fresh: ClassVar[tuple[str, ...]] = ("prompt_tuning_init",)

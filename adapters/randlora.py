@@ -12,6 +12,7 @@ section 4.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
@@ -28,6 +29,8 @@ class Randlora(OnLinear):
     learning_rate: ClassVar[float] = 1e-4
     convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "RANDLORA"
+    size: ClassVar[str] = "r"
+    sizes: ClassVar[Sequence[int]] = range(1, 257)
     saved: ClassVar[tuple[str, ...]] = ("r", "randlora_alpha", "target_modules")
 
     class Options(OnLinear.Options):

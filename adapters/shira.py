@@ -10,6 +10,7 @@ Source: Bhardwaj et al. 2024, "Sparse High Rank Adapters", arXiv:2406.13175, sec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
@@ -25,6 +26,8 @@ class Shira(OnLinear):
     paper: ClassVar[str] = "Bhardwaj et al. 2024, arXiv:2406.13175"
     learning_rate: ClassVar[float] = 3e-4
     peft_type: ClassVar[str] = "SHIRA"
+    size: ClassVar[str] = "r"
+    sizes: ClassVar[Sequence[int]] = range(1, 4097)
     saved: ClassVar[tuple[str, ...]] = ("r", "random_seed", "target_modules")
 
     class Options(OnLinear.Options):

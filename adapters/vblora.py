@@ -11,6 +11,7 @@ section 3.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -27,6 +28,8 @@ class Vblora(OnLinear):
     learning_rate: ClassVar[float] = 5e-3
     convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "VBLORA"
+    size: ClassVar[str] = "num_vectors"
+    sizes: ClassVar[Sequence[int]] = range(64, 65537)
     saved: ClassVar[tuple[str, ...]] = ("r", "num_vectors", "vector_length", "topk", "target_modules")
     fresh: ClassVar[tuple[str, ...]] = ("init_vector_bank_bound", "init_logits_std")
     identity: ClassVar[bool] = False

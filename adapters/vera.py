@@ -9,6 +9,7 @@ Source: Kopiczko et al. 2024, "VeRA: Vector-based Random Matrix Adaptation", arX
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import Field
@@ -25,6 +26,8 @@ class Vera(OnLinear):
     learning_rate: ClassVar[float] = 4e-3
     convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "VERA"
+    size: ClassVar[str] = "r"
+    sizes: ClassVar[Sequence[int]] = range(1, 65537)
     saved: ClassVar[tuple[str, ...]] = ("r", "target_modules")
     fresh: ClassVar[tuple[str, ...]] = ("d_initial",)
 

@@ -10,6 +10,7 @@ section 3.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -26,6 +27,8 @@ class Waveft(OnLinear):
     learning_rate: ClassVar[float] = 1e-3
     convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "WAVEFT"
+    size: ClassVar[str] = "n_frequency"
+    sizes: ClassVar[Sequence[int]] = range(1, 1_000_001)
     saved: ClassVar[tuple[str, ...]] = ("n_frequency", "scaling", "wavelet_family", "random_loc_seed", "target_modules")
 
     class Options(OnLinear.Options):

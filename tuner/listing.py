@@ -60,17 +60,21 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 def _methods() -> str:
     from inlay import adapters
 
-    rows = [("method", "", "bases", "merges", "4-bit targets", "learning rate")]
+    answer = {True: "yes", False: "no"}
+    rows = [("method", "on 4-bit", "bases", "merges", "to LoRA", "checkpointing", "rate", "stands on", "")]
     for name in adapters.names():
         method = adapters.find(name)
         rows.append(
             (
                 name,
-                method.title,
-                ", ".join(method.kinds),
-                "yes" if method.mergeable else "no",
-                "dequantized" if method.needs_float_weights else "as they are",
+                "dequantized" if method.needs_float_weights else "4-bit",
+                "both" if len(method.kinds) > 1 else method.kinds[0],
+                answer[method.mergeable],
+                answer[method.convertible],
+                answer[method.checkpointing],
                 f"{method.learning_rate:g}",
+                method.place,
+                ": ".join(filter(None, (method.title, method.paper))),
             )
         )
     return _table(rows)

@@ -17,7 +17,7 @@ He et al. 2022, "Towards a Unified View of Parameter-Efficient Transfer Learning
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -109,8 +109,11 @@ class Bottleneck(Method):
 
     title: ClassVar[str] = "bottleneck adapter"
     paper: ClassVar[str] = "Houlsby et al. 2019, arXiv:1902.00751"
+    place: ClassVar[str] = "attention, feed-forward"
     learning_rate: ClassVar[float] = 1e-3
     peft_type: ClassVar[str] = "BOTTLENECK"
+    size: ClassVar[str] = "bottleneck_size"
+    sizes: ClassVar[Sequence[int]] = range(1, 65537)
     saved: ClassVar[tuple[str, ...]] = ("placement", "bottleneck_size", "activation", "scaling", "target_modules")
     fresh: ClassVar[tuple[str, ...]] = ("init_std",)
     mergeable: ClassVar[bool] = False
