@@ -50,15 +50,24 @@ def read_record(run: Path) -> RunRecord:
     path = run / "run.json"
     if not path.is_file():
         raise RequestError(f"`{run}` holds no run.json, so it is not a run", help="give a folder that `inlay run` made")
+    return read_document(path, RunRecord, SCHEMA_VERSION)
+
+
+def read_document(path: Path, model: type[_Row], version: int) -> _Row:
+    """Reads a JSON file that carries a `schema_version`.
+
+    Raises:
+        RequestError: it is damaged, or of another schema than `version`.
+    """
     text = path.read_bytes()
     try:
-        version = json.loads(text).get("schema_version")
+        found = json.loads(text).get("schema_version")
     except (ValueError, AttributeError):
-        version = SCHEMA_VERSION  # not a record at all: the model below says what is wrong
-    if version != SCHEMA_VERSION:
-        message = f"run.json has schema version {version}; this inlay reads {SCHEMA_VERSION}"
-        raise RequestError(Problem(message, file=str(path), help="use the inlay version that made the run"))
-    return _checked(RunRecord, text, path)
+        found = version  # not a record at all: the model below says what is wrong
+    if found != version:
+        message = f"{path.name} has schema version {found}; this inlay reads {version}"
+        raise RequestError(Problem(message, file=str(path), help="use the inlay version that made it"))
+    return _checked(model, text, path)
 
 
 def _rows(path: Path, model: type[_Row]) -> Iterator[_Row]:

@@ -74,13 +74,13 @@ def _draw(run: RunFiles) -> str:
     lines = scores.lines(record)
     steps = _shown_steps(run.steps)
     shown = scores.against_few_shot(record)
-    template = _environment().get_template("page.html")
+    template = environment(_HERE).get_template("page.html")
     return template.render(
         record=record,
         recipe=run.recipe,
-        style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
+        style=Markup(style()),
         heading=scores.sentence(record),
-        language=_language(record.eval),
+        language=language_tag(record.eval.language) if record.eval else "",
         trained=trained,
         lines=lines,
         pictures=_pictures(run, trained),
@@ -104,11 +104,17 @@ def _draw(run: RunFiles) -> str:
     )
 
 
+def style() -> str:
+    """The style sheet that all pages share."""
+    return (_HERE / "page.css").read_text(encoding="utf-8")
+
+
 @cache
-def _environment() -> Environment:
-    """Every value is escaped, and its hidden characters made visible, at the one place where it enters the page."""
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
+def environment(folder: Path) -> Environment:
+    """Templates of `folder`, and those that all pages share: every value is escaped, and its hidden characters made
+    visible, at the one place where it enters a page."""
+    made = Environment(
+        loader=FileSystemLoader([folder, _HERE]),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_safe,
@@ -116,7 +122,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "plain": figures.plain,
         "count": figures.count,
         "minus": lambda text: text.replace("-", "\N{MINUS SIGN}") if text != figures.MISSING else text,
@@ -124,16 +130,16 @@ def _environment() -> Environment:
         "line": one_line,
         "duration": figures.duration,
     }
-    return environment
+    return made
 
 
 def _safe(value: object) -> object:
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _language(done: EvalRecord | None) -> str:
+def language_tag(word: str) -> str:
     """The language tag of the data's texts; empty (unknown) where the record's word is not a tag."""
-    return done.language if done and _LANGUAGE.fullmatch(done.language) else ""
+    return word if _LANGUAGE.fullmatch(word) else ""
 
 
 def _pictures(run: RunFiles, trained: bool) -> dict[str, Markup]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import textwrap
 from pathlib import Path
 
 from inlay.tuner.records import RunRecord
@@ -12,7 +11,7 @@ from inlay.tuner.report import facts
 from inlay.tuner.report.figures import MISSING, count, counted, duration, size
 from inlay.tuner.report.files import read_record
 from inlay.tuner.report.scores import Line, against_few_shot, few_shot_name, lines, model_name, trained
-from inlay.tuner.report.text import columns, one_line, pad, shorten
+from inlay.tuner.report.text import columns, one_line, pad, shorten, wrap
 
 _WIDTH = 80
 _INDENT = 8
@@ -56,15 +55,8 @@ def _title(record: RunRecord) -> str:
 
 def _labelled(label: str, text: str) -> str:
     """`text` behind a label, wrapped where it is long."""
-    wrapped = [part for line in text.splitlines() for part in _wrapped(line, _WIDTH - _INDENT)]
+    wrapped = [part for line in text.splitlines() for part in wrap(line, _WIDTH - _INDENT)]
     return "\n".join(pad("" if number else label, _INDENT) + line for number, line in enumerate(wrapped))
-
-
-def _wrapped(text: str, limit: int) -> list[str]:
-    if columns(text) <= limit:
-        return [text]
-    # textwrap counts characters; of wide ones half as many fit
-    return textwrap.wrap(text, limit if columns(text) == len(text) else limit // 2)
 
 
 def _scores(record: RunRecord, base: str = "base") -> str:
@@ -78,7 +70,7 @@ def _scores(record: RunRecord, base: str = "base") -> str:
     widths[0] = max(widths[0] + min(spare, 0), _SHORTEST_NAME)
     notes = [f"{MISSING} {reason}" for line in found for reason in line.reasons]
     table_ = [_row(cells, widths) for cells in [head, *rows]]
-    return "\n".join([*table_, *(part for note in notes for part in _wrapped(note, _WIDTH))])
+    return "\n".join([*table_, *(part for note in notes for part in wrap(note, _WIDTH))])
 
 
 def _head(record: RunRecord, compared: bool, base: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import unicodedata
 
 # What a reader cannot see or what reorders what they see: controls (newline and tab are kept), soft hyphen, zero-width
@@ -75,3 +76,11 @@ def pad(text: str, limit: int, *, right: bool = False) -> str:
     """`text` filled with spaces to `limit` terminal columns; `right` aligns it right."""
     space = " " * max(limit - columns(text), 0)
     return space + text if right else text + space
+
+
+def wrap(text: str, limit: int) -> list[str]:
+    """`text` in lines of at most `limit` terminal columns."""
+    if columns(text) <= limit:
+        return [text]
+    # textwrap counts characters; of wide ones half as many fit
+    return textwrap.wrap(text, limit if columns(text) == len(text) else limit // 2)
