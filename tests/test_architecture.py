@@ -38,6 +38,7 @@ ORDER = (
     ("preflight",),
     ("run",),
     ("check", "rescore"),
+    ("comparison",),
     ("listing", "doctor"),
     ("cli", "api"),
     ("__main__",),
@@ -54,12 +55,13 @@ DOORWAYS = {
     "huggingface_hub": ("tuner/data/hub.py", "tuner/model_files.py"),
     "yaml": ("tuner/recipe/",),
     "jinja2": ("tuner/report/", "tuner/data/rendering.py"),
+    "matplotlib": ("tuner/comparison/page/paper.py",),
     "rich": ("tuner/console.py", "tuner/report/terminal.py"),
     "argparse": ("tuner/cli.py", "recipes/embedded/"),
 }
 
 HEAVY = {"torch", "transformers", "peft", "datasets", "evaluate", "numpy", "bitsandbytes", "sacrebleu", "rouge_score"}
-HEAVY |= {"accelerate", "safetensors", "scipy", "sklearn", "trl", "huggingface_hub", "jinja2", "rich"}
+HEAVY |= {"accelerate", "safetensors", "scipy", "sklearn", "trl", "huggingface_hub", "jinja2", "rich", "matplotlib"}
 
 VAGUE = {"utils", "util", "helpers", "helper", "common", "manager", "misc", "tools"}
 

@@ -92,6 +92,7 @@ GROUPS = (
             Library("jinja2", ">=3.1"),
             Library("markupsafe", ">=2.1"),
             Library("rich", ">=14.0"),
+            Library("matplotlib", ">=3.9"),
         ),
     ),
     Group("BLEU of Japanese", (Library("mecab-python3", ""), Library("ipadic", "")), core=False, extra="ja"),

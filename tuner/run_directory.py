@@ -77,12 +77,12 @@ def free_path(name: str, recipe_hash: str) -> tuple[Path, list[Path]]:
     return path, used
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file in one move: a reader sees the old one or the new one, never half of one."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file in one move: a reader sees the old one or the new one, never half of one. Text is UTF-8."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with draft.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with draft.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from inlay.tuner.records import ChangeRecord, Metrics, RunRecord, ScoreRecord
+from inlay.tuner.records import BaseRecord, ChangeRecord, Metrics, RunRecord, ScoreRecord
 from inlay.tuner.report.figures import MISSING, count, counted, figure, interval
 from inlay.tuner.report.text import one_line
 
@@ -142,22 +142,22 @@ def _score_interval(score: ScoreRecord | None) -> str:
     return interval(score.value, score.ci95) if score and score.ci95 else MISSING
 
 
-def model_name(record: RunRecord) -> str:
+def model_name(base: BaseRecord | None) -> str:
     """The base's short name with its quantization, e.g. `SmolLM2-135M (nf4)`."""
-    if record.base is None:
+    if base is None:
         return "a base that was not loaded"
-    name = one_line(record.base.model).rstrip("/").split("/")[-1]
-    return f"{name} ({one_line(record.base.quantization)})" if record.base.quantization else name
+    name = one_line(base.model).rstrip("/").split("/")[-1]
+    return f"{name} ({one_line(base.quantization)})" if base.quantization else name
 
 
 def sentence(record: RunRecord) -> str:
     """What was trained and what it reached against the base; every word of judgement comes from the record."""
     task = one_line(record.task).replace("_", " ").capitalize()
     if not trained(record):
-        what = f"{task} by {model_name(record)}, untrained"
+        what = f"{task} by {model_name(record.base)}, untrained"
     else:
         method = one_line(record.adapter.name) if record.adapter else "an adapter"
-        what = f"{task} with {method} on {model_name(record)}"
+        what = f"{task} with {method} on {model_name(record.base)}"
     if record.status == "failed":
         return f"This run failed: {what}"
     return _beginning(record) + what + _finding(record)

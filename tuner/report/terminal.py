@@ -44,7 +44,7 @@ def table(record: RunRecord, run: Path) -> str:
 def _title(record: RunRecord) -> str:
     method = f"{one_line(record.adapter.name)} on " if record.adapter and trained(record) else ""
     end = f"   seed {record.seed}   {duration(record.seconds)}"
-    what = shorten(method + model_name(record), _WIDTH - _INDENT - columns(end)) + end
+    what = shorten(method + model_name(record.base), _WIDTH - _INDENT - columns(end)) + end
     run = shorten(one_line(record.id), _WIDTH - _INDENT)
     fits = columns(f"{run}   {what}") <= _WIDTH - _INDENT
     title = [_labelled("run", f"{run}   {what}" if fits else f"{run}\n{what}")]

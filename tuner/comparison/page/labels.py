@@ -1,0 +1,70 @@
+"""Where names stand in a figure: beside their points, on no other name and on no other point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from inlay.tuner.report.text import columns, shorten
+
+_LETTER, _LINE = 6.4, 13.0  # width of a terminal column, height of a line, in units of a figure
+_LONGEST = 22
+_CLEAR = 5.5  # half the size of a mark
+
+
+@dataclass(frozen=True)
+class Label:
+    """A name at (x, y), its baseline's `anchor`."""
+
+    text: str
+    x: float
+    y: float
+    anchor: Literal["start", "end", "middle"]
+
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+def place(
+    names: Sequence[str], points: Sequence[tuple[float, float]], bounds: Box, lines: Sequence[Box] = ()
+) -> list[Label | None]:
+    """A label for each point, None where there is no room; `lines` are boxes that labels should not cross."""
+    marks = [(x - _CLEAR, y - _CLEAR, x + _CLEAR, y + _CLEAR) for x, y in points]
+    taken: list[Box] = []
+    found: list[Label | None] = []
+    for name, (x, y) in zip(names, points, strict=True):
+        label = _free(shorten(name, _LONGEST), x, y, bounds, [*marks, *taken, *lines])
+        label = label or _free(shorten(name, _LONGEST), x, y, bounds, [*marks, *taken])
+        found.append(label)
+        if label:
+            taken.append(_box(label))
+    return found
+
+
+def _free(text: str, x: float, y: float, bounds: Box, taken: Sequence[Box]) -> Label | None:
+    for label in (
+        Label(text, x + 9, y - 6, "start"),
+        Label(text, x - 9, y - 6, "end"),
+        Label(text, x + 9, y + 14, "start"),
+        Label(text, x - 9, y + 14, "end"),
+        Label(text, x, y - 16, "middle"),
+        Label(text, x, y + 24, "middle"),
+        Label(text, x + 9, y - 18, "start"),
+        Label(text, x - 9, y + 26, "end"),
+    ):
+        box = _box(label)
+        inside = bounds[0] <= box[0] and bounds[1] <= box[1] and box[2] <= bounds[2] and box[3] <= bounds[3]
+        if inside and not any(_overlap(box, other) for other in taken):
+            return label
+    return None
+
+
+def _box(label: Label) -> Box:
+    width = columns(label.text) * _LETTER
+    left = {"start": label.x, "end": label.x - width, "middle": label.x - width / 2}[label.anchor]
+    return left, label.y - _LINE + 3, left + width, label.y + 3
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -1,0 +1,138 @@
+"""The comparison's page: one file that opens offline and can be read without a script."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from inlay.tuner.comparison.page import browser, costs, curves, differences, quality, search, tables, tradeoff
+from inlay.tuner.comparison.page import repeat as repeating
+from inlay.tuner.comparison.page.files import ComparisonFiles
+from inlay.tuner.comparison.page.marks import HUES
+from inlay.tuner.comparison.records import ComparisonRecord, RowRecord
+from inlay.tuner.comparison.standing import breaks, mean_and_interval, reference, scores, slugs, stand, state
+from inlay.tuner.report.figures import MISSING
+from inlay.tuner.report.page import environment, language_tag, style
+from inlay.tuner.report.scores import model_name, score_name
+from inlay.tuner.report.text import one_line
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class ScoreCell:
+    """A row's score as printed; `sort` is the number itself, None where there is none."""
+
+    mean: str
+    ends: str
+    group: str
+    sort: float | None
+
+
+@dataclass(frozen=True)
+class ScoreLine:
+    """A row of the table of all scores. `about`: what kind of row it is, or why it has no place."""
+
+    label: str
+    slug: str
+    about: str
+    rule: bool
+    cells: list[ScoreCell]
+
+
+def draw_page(files: ComparisonFiles, figures: list[str]) -> str:
+    """The page; `figures` are the names of the figures' files beside it."""
+    record = files.record
+    found = browser.examples(files)
+    standing = stand(record, record.score)
+    script = (_HERE / "comparison.js").read_text(encoding="utf-8")
+    trained = [row for row in record.rows if row.kind in ("method", "full")]
+    return environment(_HERE).get_template("comparison.html").render(
+        record=record,
+        style=Markup(style() + (_HERE / "comparison.css").read_text(encoding="utf-8")),
+        hues=list(enumerate(HUES, 1)),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        language=language_tag(record.language),
+        model=model_name(record.base),
+        trained=trained,
+        names=[(score, score_name(score)) for score in scores(record)],
+        qualities=[quality.draw_quality(record, score) for score in scores(record)],
+        ranked=_score_lines(record, standing.ranked),
+        references=_score_lines(record, standing.references),
+        others=_score_lines(record, standing.others),
+        signatures=[(score_name(name), info) for name, info in record.score_info.items()],
+        directions=_directions(record),
+        detectable=_detectable(record),
+        differing=[(row.label, "; ".join(row.differs)) for row in record.rows if row.differs],
+        matrices=[differences.matrix(record, score) for score in scores(record)],
+        costs=costs.cost_table([*standing.ranked, *standing.references]),
+        cost_notes=costs.notes(record),
+        tradeoffs=[
+            [tradeoff.draw_tradeoff(record, one, score) for one in tradeoff.tradeoffs(files, score)]
+            for score in scores(record)
+        ],
+        searches=search.searches(record),
+        curves=curves.panels(files),
+        examples=found,
+        articles=browser.articles(found),
+        data=Markup(_embedded(browser.as_data(record, found))),
+        copies=[
+            ("Markdown", "md", tables.as_markdown(record)),
+            ("LaTeX", "tex", tables.as_latex(record)),
+            ("CSV", "csv", tables.as_csv(record)),
+        ],
+        caption=tables.caption(record),
+        figures=figures,
+        facts=repeating.repeat(record),
+        budget=repeating.budget(record),
+        record_data=Markup(_embedded(record.model_dump(mode="json"))),
+    )  # fmt: skip
+
+
+def _score_lines(record: ComparisonRecord, rows: list[RowRecord]) -> list[ScoreLine]:
+    ranked = [row for row in rows if row.status == "done" and record.score in row.scores]
+    apart = breaks(ranked, record.score) if all(row.kind in ("method", "full") for row in ranked) else set()
+    placed = {row.label for row in stand(record, record.score).placed}
+    return [
+        ScoreLine(
+            label=one_line(row.label),
+            slug=slugs(record)[row.label],
+            about=reference(row) if row.label in placed else state(row),
+            rule=row.label in apart,
+            cells=[_score_cell(row, score) for score in scores(record)],
+        )
+        for row in rows
+    ]
+
+
+def _score_cell(row: RowRecord, score: str) -> ScoreCell:
+    if score not in row.scores:
+        return ScoreCell(MISSING, "", "", None)
+    estimate = row.scores[score]
+    return ScoreCell(*mean_and_interval(estimate), estimate.group, estimate.value)
+
+
+def _directions(record: ComparisonRecord) -> dict[str, str]:
+    words = {True: "higher is better", False: "lower is better", None: ""}
+    return {name: words[info.higher_is_better] for name, info in record.score_info.items()}
+
+
+def _detectable(record: ComparisonRecord) -> str:
+    if record.detectable is None:
+        return ""
+    info = record.score_info.get(record.score)
+    unit = "%" if info and info.ratio else one_line(info.unit) if info else ""
+    return f"{record.detectable:.2g} {unit}".strip()
+
+
+def _embedded(data: object) -> str:
+    """JSON inside a `script` element: nothing in it can end the element, and no character of it is hidden."""
+    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", text)

@@ -1,0 +1,181 @@
+"""Quality against what it costs, and the rows for which a higher cost buys something."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.etree.ElementTree import SubElement
+
+from markupsafe import Markup
+
+from inlay.tuner.comparison.page.axes import BOTTOM, LEFT, RIGHT, TOP, Axis, Plot, linear, logarithmic, plot, short_count
+from inlay.tuner.comparison.page.costs import memory_unit, time_unit
+from inlay.tuner.comparison.page.files import ComparisonFiles
+from inlay.tuner.comparison.page.labels import Box, place
+from inlay.tuner.comparison.page.marks import draw_mark, marks
+from inlay.tuner.comparison.page.quality import spread
+from inlay.tuner.comparison.records import ComparisonRecord, EstimateRecord, PairRecord, RowRecord
+from inlay.tuner.comparison.standing import stand
+from inlay.tuner.report import drawing as draw
+from inlay.tuner.report.drawing import tick_label
+from inlay.tuner.report.scores import score_name
+from inlay.tuner.report.text import one_line
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row: its cost in the unit of the figure with the least and the most of its seeds, and its score."""
+
+    row: RowRecord
+    cost: float
+    ends: tuple[float, float]
+    estimate: EstimateRecord
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """The points of one figure. `front`: labels of the rows that are apart from, and better than, all cheaper ones."""
+
+    key: str
+    title: str
+    log: bool
+    points: list[Point]
+    front: list[str]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A drawn figure; `unnamed` rows had no room for their name."""
+
+    title: str
+    front: list[str]
+    unnamed: int
+    picture: Markup
+
+
+def tradeoffs(files: ComparisonFiles, score: str) -> list[Tradeoff]:
+    """Score against trainable parameters, memory in training, and time in training; empty without measured costs."""
+    rows = [row for row in stand(files.record, score).ranked if row.cost]
+    if not rows:
+        return []
+    seeds = {row.label: [cell.record.train for cell in files.cells[row.label] if cell.record.train] for row in rows}
+    bytes_, memory = memory_unit([row.cost.train_peak_bytes for row in rows])
+    seconds, time = time_unit([row.cost.train_seconds for row in rows])
+    found = []
+    for key, title, log, cost, of_seed in (
+        ("parameters", "trainable parameters", True, lambda row: row.cost.trainable_parameters, None),
+        ("memory", f"peak memory in training, {memory}", False, lambda row: row.cost.train_peak_bytes / bytes_,
+         lambda train: train.peak_bytes / bytes_),
+        ("time", f"training time, {time}", False, lambda row: row.cost.train_seconds / seconds,
+         lambda train: train.seconds / seconds),
+    ):  # fmt: skip
+        points = []
+        for row in rows:
+            each = [of_seed(train) for train in seeds[row.label]] if of_seed else []
+            each.append(cost(row))
+            points.append(Point(row, cost(row), (min(each), max(each)), row.scores[score]))
+        kept = [point for point in points if point.cost > 0] if log else points
+        if kept:
+            found.append(Tradeoff(key, title, log, kept, front(files.record, score, kept)))
+    return found
+
+
+def front(record: ComparisonRecord, score: str, points: Sequence[Point]) -> list[str]:
+    """Labels of the rows that are apart from, and better than, every cheaper row; the cheapest one first.
+
+    A row that is told apart from the untouched base and is worse buys nothing. Where no direction is better, there is
+    no such line.
+    """
+    info = record.score_info.get(score)
+    if info is None or info.higher_is_better is None:
+        return []
+    sign = 1 if info.higher_is_better else -1
+    pairs = {frozenset((pair.a, pair.b)): pair for pair in record.pairs if pair.score == score}
+    by_cost = sorted(points, key=lambda point: (point.cost, -sign * point.estimate.value))
+    bases = [row for row in stand(record, score).references if row.kind == "base"]
+    found = []
+    for cheaper_rows, point in enumerate(by_cost):
+        cheaper = [other.row for other in by_cost[:cheaper_rows]]
+        ahead = all(_beats(pairs, point.row, other, score, sign) for other in cheaper)
+        sunk = any(_beats(pairs, base, point.row, score, sign) for base in bases)
+        if ahead and not sunk:
+            found.append(point.row.label)
+    return found
+
+
+def _beats(pairs: dict[frozenset[str], PairRecord], row: RowRecord, other: RowRecord, score: str, sign: int) -> bool:
+    pair = pairs.get(frozenset((row.label, other.label)))
+    better = sign * (row.scores[score].value - other.scores[score].value) > 0
+    return pair is not None and pair.apart and better
+
+
+def axes(record: ComparisonRecord, found: Tradeoff, score: str) -> tuple[Axis, Axis]:
+    """Cost across, score up; all points with their bars are inside, and the untouched base where it is not far away."""
+    costs = [end for point in found.points for end in point.ends]
+    values = [end for point in found.points for end in spread(point.estimate)]
+    for row in stand(record, score).references:
+        both = [*values, row.scores[score].value]
+        if max(both) - min(both) <= 3 * (max(values) - min(values)):
+            values = both
+    return logarithmic(costs, 4) if found.log else linear(costs, 4, margin=0.12), linear(values, 5)
+
+
+def draw_tradeoff(record: ComparisonRecord, found: Tradeoff, score: str) -> Panel:
+    """The figure: reference lines first, then the front, bars, marks and names."""
+    across, up = axes(record, found, score)
+    said = "; ".join(
+        f"{one_line(point.row.label)}: {tick_label(point.cost)}, {score_name(score)} {point.estimate.value:.4g}"
+        for point in found.points
+    )
+    anchor = f"against-{found.key}-{list(record.score_info).index(score)}"
+    title = f"{score_name(score)} against {found.title}"
+    made = plot(anchor, title, said, across, up, x_title=found.title, x_tick=short_count if found.log else tick_label)
+    _draw_references(record, made, score)
+    _draw_front(made, found)
+    bars = [box for point in found.points for box in _draw_bars(record, made, point)]
+    for point in found.points:
+        draw_mark(made.svg, marks(record)[point.row.label], made.x(point.cost), made.y(point.estimate.value))
+    unnamed = _name_points(made, found, bars)
+    return Panel(title, [one_line(label) for label in found.front], unnamed, draw.markup(made.svg))
+
+
+def _draw_front(made: Plot, found: Tradeoff) -> None:
+    on_it = [point for label in found.front for point in found.points if point.row.label == label]
+    places = " ".join(f"{made.x(point.cost):g},{made.y(point.estimate.value):g}" for point in on_it)
+    if len(on_it) > 1:
+        SubElement(made.svg, "polyline", {"class": "front", "points": places})
+
+
+def _draw_references(record: ComparisonRecord, made: Plot, score: str) -> None:
+    for row in stand(record, score).references:
+        height = made.up.share(row.scores[score].value)
+        if 0 <= height <= 1:
+            y = made.y(row.scores[score].value)
+            draw.line(made.svg, f"reference {row.kind}", LEFT, y, RIGHT, y)
+            draw.text(made.svg, one_line(row.label)[:24], RIGHT, y - 5, "end")
+
+
+def _draw_bars(record: ComparisonRecord, made: Plot, point: Point) -> list[Box]:
+    """Both bars of a point; returns where they are."""
+    kind = f"bar hue-{marks(record)[point.row.label].hue}"
+    x, y = made.x(point.cost), made.y(point.estimate.value)
+    boxes = []
+    if point.estimate.ci95:
+        low, high = (made.y(end) for end in point.estimate.ci95)
+        draw.line(made.svg, kind, x, low, x, high)
+        boxes.append((x - 1, high, x + 1, low))
+    left, right = (made.x(end) for end in point.ends)
+    if right - left > 1:
+        draw.line(made.svg, kind, left, y, right, y)
+        boxes.append((left, y - 1, right, y + 1))
+    return boxes
+
+
+def _name_points(made: Plot, found: Tradeoff, bars: Sequence[Box]) -> int:
+    names = [one_line(point.row.label) for point in found.points]
+    points = [(made.x(point.cost), made.y(point.estimate.value)) for point in found.points]
+    labels = place(names, points, (LEFT, TOP - 8, RIGHT + 8, BOTTOM), bars)
+    for label in labels:
+        if label:
+            draw.text(made.svg, label.text, label.x, label.y, label.anchor, "name")
+    return labels.count(None)
