@@ -67,8 +67,8 @@ def scores_of(rouge: float, groups: Sequence[str], seeds: int, intervals: bool) 
 def cost(parameters: int, place: int) -> CostRecord:
     return CostRecord(
         trainable_parameters=parameters, adapter_bytes=parameters * 2 + 4096, extra_base_bytes=21_000_000 * (place == 2),
-        train_seconds=170.0 + 23.5 * place, tokens_per_second=1940.2 - 90 * place,
-        train_peak_bytes=1_512_000_000 + 61_000_000 * place, eval_seconds=46.0 + place,
+        train_seconds=(262.0, 214.0, 248.0, 231.0, 188.0, 171.5)[place % 6] + place, tokens_per_second=1940.2 - 90 * place,
+        train_peak_bytes=1_512_000_000 + 61_000_000 * ((place * 5) % 7), eval_seconds=46.0 + place,
         eval_peak_bytes=912_000_000, latency_seconds=0.0212 + place / 2000,
         merged_latency_seconds=None if place == 5 else 0.0199,
     )  # fmt: skip
@@ -181,9 +181,14 @@ def replies(label: str, quality: float, seed: int, examples: int, text: str) -> 
         reference = SENTENCES[index % len(SENTENCES)]
         words = reference.split()
         kept = [draw.random() < quality for _ in words]
-        said = " ".join(word if keep else draw.choice(["later", "some", "they", "not"]) for word, keep in zip(words, kept, strict=True))
+        said = " ".join(
+            word if keep else draw.choice(["later", "some", "they", "not"])
+            for word, keep in zip(words, kept, strict=True)
+        )
         base = " ".join(words[: 3 + index % 4])
-        prompt = f"Summarize this dialogue, no. {index + 1}.\nA: {SENTENCES[(index + 3) % len(SENTENCES)]}\nB: Fine.{text}"
+        prompt = (
+            f"Summarize this dialogue, no. {index + 1}.\nA: {SENTENCES[(index + 3) % len(SENTENCES)]}\nB: Fine.{text}"
+        )
         found.append(
             Prediction(id=f"row-{index:04d}{text}", prompt=prompt, references=[reference + text],
                        prediction=said + text, base_prediction=base + text, finished=True, base_finished=index % 5 > 0,
@@ -202,17 +207,38 @@ def write_comparison(folder: Path, record: ComparisonRecord, text: str = "") -> 
             untouched = row.kind == "base"
             quality = 0.3 if untouched else row.scores["rougeL"].value / 20
             run = run_record(text, id=Path(cell).name, seed=seed)
-            train = run.train.model_copy(update={"seconds": 180.0 + 11 * seed, "peak_bytes": 1_500_000_000 + seed * 10**7})
-            known = {"rougeL": ScoreRecord(value=11.1, ci95=None, unit="points", higher_is_better=True, signature="", n=1, note="")}
+            spent = row.cost or cost(1, 0)
+            off = seed - (len(row.cells) - 1) / 2  # the seeds' costs lie around the row's
+            train = run.train.model_copy(
+                update={
+                    "seconds": spent.train_seconds + 9 * off,
+                    "peak_bytes": spent.train_peak_bytes + int(8e6 * off),
+                }
+            )
+            known = {
+                "rougeL": ScoreRecord(
+                    value=11.1, ci95=None, unit="points", higher_is_better=True, signature="", n=1, note=""
+                )
+            }
             found = Metrics(base=known if base else {}, tuned={} if untouched else known, change={})
             run = run.model_copy(update={"metrics": found, "train": None if untouched else train})
             place = folder / cell
             place.mkdir(parents=True, exist_ok=True)
             (place / "run.json").write_text(run.model_dump_json(), encoding="utf-8")
             lines = replies(row.label, quality, seed, record.examples, text)
-            (place / "predictions.jsonl").write_text("".join(line.model_dump_json() + "\n" for line in lines), encoding="utf-8")
+            (place / "predictions.jsonl").write_text(
+                "".join(line.model_dump_json() + "\n" for line in lines), encoding="utf-8"
+            )
             logged = [] if untouched else [
-                step.model_copy(update={"loss": step.loss * (1.6 - quality) * (1 + seed / 50)}) for step in steps(12)
+                step.model_copy(
+                    update={
+                        "loss": step.loss * (1.6 - quality) * (1 + seed / 50),
+                        "validation": {"loss": step.loss * (1.7 - quality) + step.step / 900} if step.step % 30 == 0 else {},
+                    }
+                )
+                for step in steps(12)
             ]  # fmt: skip
-            (place / "train.jsonl").write_text("".join(line.model_dump_json() + "\n" for line in logged), encoding="utf-8")
+            (place / "train.jsonl").write_text(
+                "".join(line.model_dump_json() + "\n" for line in logged), encoding="utf-8"
+            )
     return folder

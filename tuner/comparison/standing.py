@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from inlay.tuner.comparison.records import ComparisonRecord, EstimateRecord, RowRecord
 from inlay.tuner.report.figures import MISSING, figure, interval
@@ -53,7 +54,7 @@ def stand(record: ComparisonRecord, score: str) -> Standing:
 def breaks(rows: Sequence[RowRecord], score: str) -> set[str]:
     """Labels of the rows that share no group with the row above them."""
     apart = set()
-    for above, below in zip(rows, rows[1:], strict=False):
+    for above, below in pairwise(rows):
         if not set(above.scores[score].group) & set(below.scores[score].group):
             apart.add(below.label)
     return apart

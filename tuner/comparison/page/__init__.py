@@ -24,7 +24,7 @@ def write_pages(folder: Path) -> Path:
     files = read_comparison(folder)
     page = folder / "comparison.html"
     drawn = paper.draw_figures(files)
-    text = draw_page(files, sorted(drawn))
+    text = draw_page(files, drawn)
     (folder / "figures").mkdir(exist_ok=True)
     for name, content in drawn.items():
         write_whole(folder / "figures" / name, content)

@@ -9,8 +9,8 @@ from xml.etree.ElementTree import Element
 
 from inlay.tuner.report import drawing as draw
 
-WIDTH, HEIGHT = 360, 250
-LEFT, RIGHT, TOP, BOTTOM = 46, 352, 12, 206
+WIDTH, HEIGHT = 320, 236
+LEFT, RIGHT, TOP, BOTTOM = 40, 314, 12, 192
 _MARGIN = 0.06
 
 
@@ -42,7 +42,7 @@ def linear(values: Iterable[float], number: int, margin: float = _MARGIN) -> Axi
 
 
 def logarithmic(values: Iterable[float], number: int) -> Axis:
-    """The same for values above zero, in equal ratios: ticks at powers of ten, or at 1, 2, 5 where the range is short."""
+    """The same in equal ratios, for values above zero: ticks at powers of ten, or at 1, 2, 5 on a short range."""
     found = list(values)
     low, high = math.log10(min(found)), math.log10(max(found))
     room = max((high - low) * _MARGIN, 0.05)

@@ -105,8 +105,8 @@ def notes(record: ComparisonRecord) -> list[str]:
     device = record.environment.device if record.environment else ""
     memory = "memory of the device" if device.startswith("cuda") else "resident memory of the process"
     found = [
-        "Times, speeds and peaks are measured, means over the seeds of a row. Training time is that of the steps alone: "
-        "loading, the search for a learning rate and testing are not in it.",
+        "Times, speeds and peaks are measured, and are means over the seeds of a row. Training time is that of the "
+        "steps alone: loading, the search for a learning rate and testing are not in it.",
         f"A peak is {memory}, which holds the base too.",
     ]
     if any(row.cost.latency_seconds is not None for row in measured):
@@ -121,8 +121,8 @@ def notes(record: ComparisonRecord) -> list[str]:
         )
     if any(row.forgetting for row in record.rows):
         found.append(
-            "Forgetting is what the adapted model needs more than the base, in bits per byte, on text outside the task: "
-            "zero is nothing forgotten, more is worse."
+            "Forgetting is what the adapted model needs more than the base, in bits per byte, on text outside the "
+            "task: zero is nothing forgotten, more is worse."
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Learning curves, one panel a row with the same axes: the mean over seeds, and the band from the lowest to the highest."""
+"""Learning curves, one panel a row with the same axes: the mean over seeds, and a band from the least to the most."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from inlay.tuner.comparison.page.axes import Plot, linear, plot
 from inlay.tuner.comparison.page.files import ComparisonFiles
-from inlay.tuner.comparison.page.marks import Mark, marks
+from inlay.tuner.comparison.page.marks import Mark, draw_seed, marks
 from inlay.tuner.comparison.records import ComparisonRecord, RowRecord
 from inlay.tuner.records import TrainRow
 from inlay.tuner.report import drawing as draw
@@ -20,6 +20,7 @@ from inlay.tuner.report.replies import spread
 from inlay.tuner.report.text import one_line
 
 _STEPS_SHOWN = 200
+_POINTS_MARKED = 4  # fewer make no line to speak of
 
 
 @dataclass(frozen=True)
@@ -108,3 +109,5 @@ def _draw(made: Plot, points: Sequence[Across], mark: Mark, kind: str) -> None:
     SubElement(made.svg, "polygon", {"class": f"band hue-{mark.hue}", "points": " ".join(there + back)})
     middle = " ".join(f"{made.x(point.step):g},{made.y(point.mean):g}" for point in points)
     SubElement(made.svg, "polyline", {"class": f"{kind} hue-{mark.hue}", "points": middle})
+    for point in points if len(points) <= _POINTS_MARKED else []:
+        draw_seed(made.svg, mark, made.x(point.step), made.y(point.mean))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from inlay.tuner.comparison.records import ComparisonRecord, PairRecord, RowRecord
 from inlay.tuner.comparison.standing import slugs, stand
-from inlay.tuner.report.figures import MISSING, Interval, figure, interval, plain
+from inlay.tuner.report.figures import MISSING, Interval, figure, interval
 from inlay.tuner.report.text import one_line
 
 _SUFFIX = {"%": " %", "pp": " pp"}
@@ -66,7 +66,7 @@ def _difference(
         value=figure(pair.value, pair.ci95, signed=True) + _SUFFIX.get(pair.unit, ""),
         ends=interval(pair.value, pair.ci95, signed=True) if pair.ci95 else MISSING,
         verdict=_verdict(record, pair),
-        adjusted=plain(pair.adjusted) if pair.adjusted >= 0.001 else "below 0.001",
+        adjusted=f"{pair.adjusted:.2g}" if pair.adjusted >= 0.001 else "below 0.001",
         apart=pair.apart,
     )
 

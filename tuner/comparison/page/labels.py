@@ -50,8 +50,12 @@ def _free(text: str, x: float, y: float, bounds: Box, taken: Sequence[Box]) -> L
         Label(text, x - 9, y + 14, "end"),
         Label(text, x, y - 16, "middle"),
         Label(text, x, y + 24, "middle"),
-        Label(text, x + 9, y - 18, "start"),
-        Label(text, x - 9, y + 26, "end"),
+        Label(text, x + 9, y + 4, "start"),
+        Label(text, x - 9, y + 4, "end"),
+        Label(text, x + 9, y - 19, "start"),
+        Label(text, x - 9, y - 19, "end"),
+        Label(text, x - 9, y + 27, "end"),
+        Label(text, x + 9, y + 27, "start"),
     ):
         box = _box(label)
         inside = bounds[0] <= box[0] and bounds[1] <= box[1] and box[2] <= bounds[2] and box[3] <= bounds[3]

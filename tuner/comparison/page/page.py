@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,13 +47,12 @@ class ScoreLine:
     cells: list[ScoreCell]
 
 
-def draw_page(files: ComparisonFiles, figures: list[str]) -> str:
-    """The page; `figures` are the names of the figures' files beside it."""
+def draw_page(files: ComparisonFiles, figures: Iterable[str]) -> str:
+    """The page; `figures` are the names of the files in the folder of figures beside it."""
     record = files.record
     found = browser.examples(files)
     standing = stand(record, record.score)
     script = (_HERE / "comparison.js").read_text(encoding="utf-8")
-    trained = [row for row in record.rows if row.kind in ("method", "full")]
     return environment(_HERE).get_template("comparison.html").render(
         record=record,
         style=Markup(style() + (_HERE / "comparison.css").read_text(encoding="utf-8")),
@@ -61,7 +61,6 @@ def draw_page(files: ComparisonFiles, figures: list[str]) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         language=language_tag(record.language),
         model=model_name(record.base),
-        trained=trained,
         names=[(score, score_name(score)) for score in scores(record)],
         qualities=[quality.draw_quality(record, score) for score in scores(record)],
         ranked=_score_lines(record, standing.ranked),
@@ -89,11 +88,20 @@ def draw_page(files: ComparisonFiles, figures: list[str]) -> str:
             ("CSV", "csv", tables.as_csv(record)),
         ],
         caption=tables.caption(record),
-        figures=figures,
+        figures=_by_name(figures),
         facts=repeating.repeat(record),
         budget=repeating.budget(record),
         record_data=Markup(_embedded(record.model_dump(mode="json"))),
     )  # fmt: skip
+
+
+def _by_name(files: Iterable[str]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Names of figures, each with its files as `(SVG, quality.svg)`."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for file in files:
+        stem, _, suffix = file.partition(".")
+        found.setdefault(stem.replace("-", " "), []).append((suffix.upper(), file))
+    return list(found.items())
 
 
 def _score_lines(record: ComparisonRecord, rows: list[RowRecord]) -> list[ScoreLine]:

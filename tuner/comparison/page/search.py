@@ -1,4 +1,4 @@
-"""The search for a learning rate, one panel a row: what was tried, what it reached on validation rows, what was chosen."""
+"""The search for a learning rate, one panel a row: what was tried, what it reached on validation rows, what won."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _picture(record: ComparisonRecord, row: RowRecord, rates: Sequence[float], o
         f"{one_line(row.label)}, search",
         said,
         logarithmic(rates, 4),
-        linear(objectives, 4, margin=0.14),
+        linear(objectives, 5, margin=0.14),
         x_title="learning rate",
         x_tick=power,
     )

@@ -87,7 +87,9 @@ def caption(record: ComparisonRecord) -> str:
     info = record.score_info.get(record.score)
     word = {True: ", higher is better", False: ", lower is better"}.get(info.higher_is_better, "") if info else ""
     trained = [row for row in record.rows if row.kind == "method"]
-    sizes = f"{counted(len(trained), 'method')}, {counted(len(record.seeds), 'seed')}, {counted(record.examples, 'row')}"
+    sizes = ", ".join(
+        [counted(len(trained), "method"), counted(len(record.seeds), "seed"), f"{record.examples:,} rows"]
+    )
     claim = "seeds and rows" if record.claim == "seeds" else "rows, with these trained models"
     return (
         f"{score_name(record.score)}{word}: mean and 95 % interval over {claim} "

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import SubElement
 
 from markupsafe import Markup
 
-from inlay.tuner.comparison.page.axes import BOTTOM, LEFT, RIGHT, TOP, Axis, Plot, linear, logarithmic, plot, short_count
+from inlay.tuner.comparison.page.axes import (
+    BOTTOM,
+    LEFT,
+    RIGHT,
+    TOP,
+    Axis,
+    Plot,
+    linear,
+    logarithmic,
+    plot,
+    short_count,
+)
 from inlay.tuner.comparison.page.costs import memory_unit, time_unit
 from inlay.tuner.comparison.page.files import ComparisonFiles
 from inlay.tuner.comparison.page.labels import Box, place
@@ -34,20 +46,26 @@ class Point:
 
 @dataclass(frozen=True)
 class Tradeoff:
-    """The points of one figure. `front`: labels of the rows that are apart from, and better than, all cheaper ones."""
+    """The points of one figure. `front`: labels of the rows that are worth their cost."""
 
     key: str
-    title: str
+    name: str
+    unit: str
     log: bool
     points: list[Point]
     front: list[str]
+
+    @property
+    def title(self) -> str:
+        """The name with its unit."""
+        return f"{self.name}, {self.unit}" if self.unit else self.name
 
 
 @dataclass(frozen=True)
 class Panel:
     """A drawn figure; `unnamed` rows had no room for their name."""
 
-    title: str
+    name: str
     front: list[str]
     unnamed: int
     picture: Markup
@@ -62,13 +80,14 @@ def tradeoffs(files: ComparisonFiles, score: str) -> list[Tradeoff]:
     bytes_, memory = memory_unit([row.cost.train_peak_bytes for row in rows])
     seconds, time = time_unit([row.cost.train_seconds for row in rows])
     found = []
-    for key, title, log, cost, of_seed in (
-        ("parameters", "trainable parameters", True, lambda row: row.cost.trainable_parameters, None),
-        ("memory", f"peak memory in training, {memory}", False, lambda row: row.cost.train_peak_bytes / bytes_,
+    for key, name, unit, cost, of_seed in (
+        ("parameters", "trainable parameters", "", lambda row: row.cost.trainable_parameters, None),
+        ("memory", "peak memory in training", memory, lambda row: row.cost.train_peak_bytes / bytes_,
          lambda train: train.peak_bytes / bytes_),
-        ("time", f"training time, {time}", False, lambda row: row.cost.train_seconds / seconds,
+        ("time", "training time", time, lambda row: row.cost.train_seconds / seconds,
          lambda train: train.seconds / seconds),
     ):  # fmt: skip
+        log = key == "parameters"
         points = []
         for row in rows:
             each = [of_seed(train) for train in seeds[row.label]] if of_seed else []
@@ -76,31 +95,30 @@ def tradeoffs(files: ComparisonFiles, score: str) -> list[Tradeoff]:
             points.append(Point(row, cost(row), (min(each), max(each)), row.scores[score]))
         kept = [point for point in points if point.cost > 0] if log else points
         if kept:
-            found.append(Tradeoff(key, title, log, kept, front(files.record, score, kept)))
+            found.append(Tradeoff(key, name, unit, log, kept, front(files.record, score, kept)))
     return found
 
 
 def front(record: ComparisonRecord, score: str, points: Sequence[Point]) -> list[str]:
-    """Labels of the rows that are apart from, and better than, every cheaper row; the cheapest one first.
-
-    A row that is told apart from the untouched base and is worse buys nothing. Where no direction is better, there is
-    no such line.
+    """Labels of the rows that are worth their cost: the Pareto front of the means, without the rows that cannot be told
+    apart from the one before them. The cheapest row is first; where no direction is better, there is no such line.
     """
     info = record.score_info.get(score)
     if info is None or info.higher_is_better is None:
         return []
     sign = 1 if info.higher_is_better else -1
     pairs = {frozenset((pair.a, pair.b)): pair for pair in record.pairs if pair.score == score}
-    by_cost = sorted(points, key=lambda point: (point.cost, -sign * point.estimate.value))
     bases = [row for row in stand(record, score).references if row.kind == "base"]
-    found = []
-    for cheaper_rows, point in enumerate(by_cost):
-        cheaper = [other.row for other in by_cost[:cheaper_rows]]
-        ahead = all(_beats(pairs, point.row, other, score, sign) for other in cheaper)
-        sunk = any(_beats(pairs, base, point.row, score, sign) for base in bases)
-        if ahead and not sunk:
-            found.append(point.row.label)
-    return found
+    found: list[RowRecord] = []
+    best = -math.inf
+    for point in sorted(points, key=lambda point: (point.cost, -sign * point.estimate.value)):
+        behind = sign * point.estimate.value <= best or any(
+            _beats(pairs, base, point.row, score, sign) for base in bases
+        )
+        best = max(best, sign * point.estimate.value)
+        if not behind and (not found or _beats(pairs, point.row, found[-1], score, sign)):
+            found.append(point.row)
+    return [row.label for row in found]
 
 
 def _beats(pairs: dict[frozenset[str], PairRecord], row: RowRecord, other: RowRecord, score: str, sign: int) -> bool:
@@ -128,7 +146,7 @@ def draw_tradeoff(record: ComparisonRecord, found: Tradeoff, score: str) -> Pane
         for point in found.points
     )
     anchor = f"against-{found.key}-{list(record.score_info).index(score)}"
-    title = f"{score_name(score)} against {found.title}"
+    title = f"{score_name(score)} against {found.name}"
     made = plot(anchor, title, said, across, up, x_title=found.title, x_tick=short_count if found.log else tick_label)
     _draw_references(record, made, score)
     _draw_front(made, found)
@@ -136,7 +154,7 @@ def draw_tradeoff(record: ComparisonRecord, found: Tradeoff, score: str) -> Pane
     for point in found.points:
         draw_mark(made.svg, marks(record)[point.row.label], made.x(point.cost), made.y(point.estimate.value))
     unnamed = _name_points(made, found, bars)
-    return Panel(title, [one_line(label) for label in found.front], unnamed, draw.markup(made.svg))
+    return Panel(found.name, [one_line(label) for label in found.front], unnamed, draw.markup(made.svg))
 
 
 def _draw_front(made: Plot, found: Tradeoff) -> None:
