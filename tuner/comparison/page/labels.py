@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from inlay.tuner.report.text import columns, shorten
@@ -40,6 +41,16 @@ def place(
         if label:
             taken.append(_box(label))
     return found
+
+
+def along(points: Sequence[tuple[float, float]]) -> list[Box]:
+    """Boxes along the straight pieces between `points`, for `lines`."""
+    steps = [step / 12 for step in range(13)]
+    return [
+        (x - 1, y - 1, x + 1, y + 1)
+        for (x1, y1), (x2, y2) in pairwise(points)
+        for x, y in ((x1 + (x2 - x1) * step, y1 + (y2 - y1) * step) for step in steps)
+    ]
 
 
 def _free(text: str, x: float, y: float, bounds: Box, taken: Sequence[Box]) -> Label | None:

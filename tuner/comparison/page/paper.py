@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from inlay.tuner.comparison.page.axes import short_count
 from inlay.tuner.comparison.page.files import ComparisonFiles
-from inlay.tuner.comparison.page.labels import place
+from inlay.tuner.comparison.page.labels import along, place
 from inlay.tuner.comparison.page.marks import BASE_HUE, SHAPES, Mark, marks
 from inlay.tuner.comparison.page.quality import axis_of
 from inlay.tuner.comparison.page.tradeoff import Tradeoff, axes, tradeoffs
@@ -96,7 +96,8 @@ def _canvas(width: float, height: float, margins: tuple[float, float, float, flo
 def _quality(record: ComparisonRecord) -> Figure:
     """Interval, mean and seeds of each row, best row on top."""
     standing = stand(record, record.score)
-    rows, across = standing.placed, axis_of(standing, record.score)
+    across = axis_of(standing, record.score)
+    rows = [row for row in standing.placed if 0 <= across.share(row.scores[record.score].value) <= 1]
     names = [shorten(one_line(row.label), _LONGEST) for row in rows]
     left = 0.25 + 0.075 * max(len(name) for name in names)
     figure, made = _canvas(left + 4.6, 0.36 * len(rows) + 0.65, (left, 0.5, 0.45, 0.15))
@@ -152,10 +153,21 @@ def _against(record: ComparisonRecord, found: Tradeoff) -> Figure:
     made.set_xlabel(found.title)
     made.set_ylabel(_axis_title(record), parse_math=False)
     for row in stand(record, score).references:
-        made.axhline(row.scores[score].value, color=BASE_HUE, linestyle="--", linewidth=1)
-    front = [point for name in found.front for point in found.points if point.row.label == name]
-    if len(front) > 1:
-        made.plot([p.cost for p in front], [p.estimate.value for p in front], color=BASE_HUE, linewidth=1)
+        value = row.scores[score].value
+        made.axhline(value, color=BASE_HUE, linestyle="--", linewidth=1)
+        if up.low <= value <= up.high:
+            made.annotate(
+                one_line(row.label)[:24],
+                (1, value),
+                (0, 3),
+                xycoords=made.get_yaxis_transform(),
+                textcoords="offset points",
+                ha="right",
+                color="#57606a",
+                parse_math=False,
+            )
+    front = found.on_front()
+    made.plot([point.cost for point in front], [point.estimate.value for point in front], color=BASE_HUE, linewidth=1)
     for point in found.points:
         mark = marks(record)[point.row.label]
         if point.estimate.ci95:
@@ -167,15 +179,29 @@ def _against(record: ComparisonRecord, found: Tradeoff) -> Figure:
 
 
 def _name_points(figure: Figure, made: Axes, found: Tradeoff) -> None:
+    """Writes each name where there is room for it, in the units in which the page's figures are laid out."""
+    from matplotlib.patheffects import withStroke
+
     figure.set_dpi(_UNITS)
     height = figure.get_size_inches()[1] * _UNITS
+
+    def places(data: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        return [(float(x), float(height - y)) for x, y in made.transData.transform(data)] if data else []
+
     data = [(point.cost, point.estimate.value) for point in found.points]
-    points = [(float(x), float(height - y)) for x, y in made.transData.transform(data)]
+    lines = along(places([(point.cost, point.estimate.value) for point in found.on_front()]))
+    for point in found.points:
+        low, high = point.estimate.ci95 or (point.estimate.value, point.estimate.value)
+        lines += along(places([(point.cost, low), (point.cost, high)]))
+        lines += along(places([(end, point.estimate.value) for end in point.ends]))
     frame = made.get_window_extent()
     bounds = (frame.x0, height - frame.y1 - 8, frame.x1 + 10, height - frame.y0)
-    names: Sequence[str] = [one_line(point.row.label) for point in found.points]
-    for label, (x, y), where in zip(place(names, points, bounds), points, data, strict=True):
+    names = [one_line(point.row.label) for point in found.points]
+    halo = [withStroke(linewidth=2.5, foreground="#ffffff")]
+    labels = place(names, places(data), bounds, lines)
+    for label, (x, y), where in zip(labels, places(data), data, strict=True):
         if label:
             side = {"start": "left", "middle": "center", "end": "right"}[label.anchor]
             moved = ((label.x - x) * 72 / _UNITS, (y - label.y) * 72 / _UNITS)
-            made.annotate(label.text, where, moved, textcoords="offset points", ha=side, parse_math=False)
+            text = made.annotate(label.text, where, moved, textcoords="offset points", ha=side, parse_math=False)
+            text.set_path_effects(halo)

@@ -13,14 +13,14 @@ from markupsafe import Markup
 from inlay.tuner.comparison.page.axes import Axis, linear
 from inlay.tuner.comparison.page.marks import Mark, draw_mark, draw_seed, marks
 from inlay.tuner.comparison.records import ComparisonRecord, EstimateRecord, RowRecord
-from inlay.tuner.comparison.standing import Standing, breaks, mean_and_interval, reference, slugs, stand
+from inlay.tuner.comparison.standing import Standing, breaks, mean_and_interval, reference, stand
 from inlay.tuner.report import drawing as draw
 from inlay.tuner.report.figures import MISSING, counted
 from inlay.tuner.report.scores import score_name
 from inlay.tuner.report.text import one_line
 
-_BAR, _SEEDS = 15, 31
-_FAR = 3  # a base that would widen the axis more than so many times is named at its edge instead
+_BAR, _SEEDS = -7, 9  # above and below the middle of a cell
+FAR = 8  # a base that would widen the axis more than so many times is named at its edge instead
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,6 @@ class Line:
     """One row of the figure; `rule`: it shares no group with the row above."""
 
     label: str
-    slug: str
     about: str
     picture: Markup
     mean: str
@@ -77,7 +76,7 @@ def _axis(standing: Standing, score: str) -> tuple[Axis | None, str]:
     far = []
     for row in standing.references:
         both = ends + spread(row.scores[score])
-        if not ends or max(both) - min(both) <= _FAR * (max(ends) - min(ends)):
+        if not ends or max(both) - min(both) <= FAR * (max(ends) - min(ends)):
             ends = both
         else:
             far.append(f"{one_line(row.label)} ({mean_and_interval(row.scores[score])[0]})")
@@ -118,7 +117,6 @@ class _Drawing:
         mean, ends = mean_and_interval(estimate)
         return Line(
             label=one_line(row.label),
-            slug=slugs(self.record)[row.label],
             about=reference(row) or _title(row),
             picture=self._picture(row, estimate, marks(self.record)[row.label]),
             mean=mean,
@@ -138,7 +136,7 @@ class _Drawing:
         del svg.attrib["viewBox"]  # as wide as its cell
         if self.across:
             self._ground(svg)
-            self._estimate(svg, estimate, mark)
+            self._estimate(SubElement(svg, "svg", {"y": "50%"}), estimate, mark)
         return draw.markup(svg)
 
     def _ground(self, svg: Element) -> None:

@@ -86,9 +86,9 @@ def caption(record: ComparisonRecord) -> str:
     """What the table shows, in one sentence."""
     info = record.score_info.get(record.score)
     word = {True: ", higher is better", False: ", lower is better"}.get(info.higher_is_better, "") if info else ""
-    trained = [row for row in record.rows if row.kind == "method"]
+    ranked = stand(record, record.score).ranked
     sizes = ", ".join(
-        [counted(len(trained), "method"), counted(len(record.seeds), "seed"), f"{record.examples:,} rows"]
+        [counted(len(ranked), "method"), counted(len(record.seeds), "seed"), counted(record.examples, "row")]
     )
     claim = "seeds and rows" if record.claim == "seeds" else "rows, with these trained models"
     return (
@@ -129,6 +129,7 @@ def as_latex(record: ComparisonRecord) -> str:
         lines.append(_latex_row(record, row))
     if standing.references:
         lines += [r"\midrule", *(_latex_row(record, row) for row in standing.references)]
+    lines += [r"\midrule"] if standing.others else []
     for row in standing.others:
         lines.append(rf"{_escaped(one_line(row.label))} & \multicolumn{{6}}{{l}}{{{_escaped(state(row))}}} \\")
     head = " & ".join(_escaped(name) for name in _head(record))

@@ -23,9 +23,9 @@ from inlay.tuner.comparison.page.axes import (
 )
 from inlay.tuner.comparison.page.costs import memory_unit, time_unit
 from inlay.tuner.comparison.page.files import ComparisonFiles
-from inlay.tuner.comparison.page.labels import Box, place
+from inlay.tuner.comparison.page.labels import Box, along, place
 from inlay.tuner.comparison.page.marks import draw_mark, marks
-from inlay.tuner.comparison.page.quality import spread
+from inlay.tuner.comparison.page.quality import FAR, spread
 from inlay.tuner.comparison.records import ComparisonRecord, EstimateRecord, PairRecord, RowRecord
 from inlay.tuner.comparison.standing import stand
 from inlay.tuner.report import drawing as draw
@@ -59,6 +59,10 @@ class Tradeoff:
     def title(self) -> str:
         """The name with its unit."""
         return f"{self.name}, {self.unit}" if self.unit else self.name
+
+    def on_front(self) -> list[Point]:
+        """The points of the front, the cheapest first."""
+        return [point for label in self.front for point in self.points if point.row.label == label]
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def axes(record: ComparisonRecord, found: Tradeoff, score: str) -> tuple[Axis, A
     values = [end for point in found.points for end in spread(point.estimate)]
     for row in stand(record, score).references:
         both = [*values, row.scores[score].value]
-        if max(both) - min(both) <= 3 * (max(values) - min(values)):
+        if max(both) - min(both) <= FAR * (max(values) - min(values)):
             values = both
     return logarithmic(costs, 4) if found.log else linear(costs, 4, margin=0.12), linear(values, 5)
 
@@ -149,19 +153,20 @@ def draw_tradeoff(record: ComparisonRecord, found: Tradeoff, score: str) -> Pane
     title = f"{score_name(score)} against {found.name}"
     made = plot(anchor, title, said, across, up, x_title=found.title, x_tick=short_count if found.log else tick_label)
     _draw_references(record, made, score)
-    _draw_front(made, found)
-    bars = [box for point in found.points for box in _draw_bars(record, made, point)]
+    lines = along(_draw_front(made, found))
+    lines += [box for point in found.points for box in _draw_bars(record, made, point)]
     for point in found.points:
         draw_mark(made.svg, marks(record)[point.row.label], made.x(point.cost), made.y(point.estimate.value))
-    unnamed = _name_points(made, found, bars)
+    unnamed = _name_points(made, found, lines)
     return Panel(found.name, [one_line(label) for label in found.front], unnamed, draw.markup(made.svg))
 
 
-def _draw_front(made: Plot, found: Tradeoff) -> None:
-    on_it = [point for label in found.front for point in found.points if point.row.label == label]
-    places = " ".join(f"{made.x(point.cost):g},{made.y(point.estimate.value):g}" for point in on_it)
-    if len(on_it) > 1:
-        SubElement(made.svg, "polyline", {"class": "front", "points": places})
+def _draw_front(made: Plot, found: Tradeoff) -> list[tuple[float, float]]:
+    """Draws the front, and returns its corners."""
+    places = [(made.x(point.cost), made.y(point.estimate.value)) for point in found.on_front()]
+    if len(places) > 1:
+        SubElement(made.svg, "polyline", {"class": "front", "points": " ".join(f"{x:g},{y:g}" for x, y in places)})
+    return places
 
 
 def _draw_references(record: ComparisonRecord, made: Plot, score: str) -> None:
@@ -189,10 +194,10 @@ def _draw_bars(record: ComparisonRecord, made: Plot, point: Point) -> list[Box]:
     return boxes
 
 
-def _name_points(made: Plot, found: Tradeoff, bars: Sequence[Box]) -> int:
+def _name_points(made: Plot, found: Tradeoff, lines: Sequence[Box]) -> int:
     names = [one_line(point.row.label) for point in found.points]
     points = [(made.x(point.cost), made.y(point.estimate.value)) for point in found.points]
-    labels = place(names, points, (LEFT, TOP - 8, RIGHT + 8, BOTTOM), bars)
+    labels = place(names, points, (LEFT, TOP - 8, RIGHT + 8, BOTTOM), lines)
     for label in labels:
         if label:
             draw.text(made.svg, label.text, label.x, label.y, label.anchor, "name")
