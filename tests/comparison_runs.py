@@ -9,6 +9,8 @@ from pathlib import Path
 from report_runs import record as run_record
 from report_runs import steps
 
+from inlay.tuner.comparison.page import page
+from inlay.tuner.comparison.page.files import read_comparison
 from inlay.tuner.comparison.records import (
     ComparisonRecord,
     CostRecord,
@@ -31,7 +33,7 @@ METHODS = [
     ("prefix 20", "prefix", "Prefix tuning", 12.84, "c", "c", 460_800),
 ]
 SCORES = {
-    "rougeL": ScoreInfo(unit="points", higher_is_better=True, ratio=False, signature="rougeL|stem:yes|rouge-score:0.1.2"),
+    "rougeL": ScoreInfo(unit="points", higher_is_better=True, ratio=False, signature="rougeL|stem:yes|rouge-score"),
     "perplexity": ScoreInfo(unit="per token", higher_is_better=False, ratio=True, signature="perplexity|tokens"),
     "distinct2": ScoreInfo(unit="points", higher_is_better=None, ratio=False, signature="distinct2|whitespace"),
 }  # fmt: skip
@@ -49,8 +51,8 @@ SENTENCES = [
 
 def estimate(value: float, width: float, group: str, seeds: int, intervals: bool = True) -> EstimateRecord:
     """An estimate around `value`; with one seed or more, each seed a little off it."""
-    draw = random.Random(f"{value}{group}{seeds}")
-    found = [round(value + draw.uniform(-0.6, 0.6) * width, 4) for _ in range(seeds)]
+    chance = random.Random(f"{value}{group}{seeds}")
+    found = [round(value + chance.uniform(-0.6, 0.6) * width, 4) for _ in range(seeds)]
     mean = sum(found) / len(found)
     ci95 = (mean - width * 0.95, mean + width * 1.05) if intervals else None
     return EstimateRecord(value=mean, ci95=ci95, seeds=found, group=group, note="" if intervals else "one example")
@@ -66,8 +68,9 @@ def scores_of(rouge: float, groups: Sequence[str], seeds: int, intervals: bool) 
 
 def cost(parameters: int, place: int) -> CostRecord:
     return CostRecord(
-        trainable_parameters=parameters, adapter_bytes=parameters * 2 + 4096, extra_base_bytes=21_000_000 * (place == 2),
-        train_seconds=(262.0, 214.0, 248.0, 231.0, 188.0, 171.5)[place % 6] + place, tokens_per_second=1940.2 - 90 * place,
+        trainable_parameters=parameters, adapter_bytes=parameters * 2 + 4096,
+        extra_base_bytes=21_000_000 * (place == 2), tokens_per_second=1940.2 - 90 * place,
+        train_seconds=(262.0, 214.0, 248.0, 231.0, 188.0, 171.5)[place % 6] + place,
         train_peak_bytes=1_512_000_000 + 61_000_000 * ((place * 5) % 7), eval_seconds=46.0 + place,
         eval_peak_bytes=912_000_000, latency_seconds=0.0212 + place / 2000,
         merged_latency_seconds=None if place == 5 else 0.0199,
@@ -161,13 +164,13 @@ def comparison(methods: int = 6, seeds: int = 3, examples: int = 40, text: str =
         identity="9d" * 32, spec=f"name: dialogue-methods  # {text}\nrows: [dora, lora]\n", task=f"summarization{text}",
         base=run.base, data=run.data, environment=run.environment, split="test", examples=examples,
         decoding=f"greedy, at most 64 new tokens{text}", language="en", seeds=list(range(seeds)), score="rougeL",
-        score_info={name: info.model_copy(update={"signature": info.signature + text}) for name, info in SCORES.items()},
+        score_info={key: info.model_copy(update={"signature": info.signature + text}) for key, info in SCORES.items()},
         claim="seeds" if seeds > 1 else "examples",
         tuning="4 learning rates for each method, on validation rows only, 40 steps each" if search else "",
         detectable=0.82 if intervals else None,
         heading=f"DoRA, LoRA and OFT cannot be told apart in ROUGE-L; DoRA and LoRA are ahead of the other three{text}",
-        sentences=[f"dora r16, lora r16 and oft b32 cannot be told apart here; of these, oft b32 is the smallest.{text}",
-                   "The best learning rate of oft b32 is at the edge of its grid (3e-3): a wider grid may find a better."],
+        sentences=[f"dora r16, lora r16 and oft b32 cannot be told apart here; oft b32 is the smallest of them.{text}",
+                   "The best learning rate of oft b32 is at the edge of its grid (3e-3)."],
         protocol=[f"the same 40 test rows, in the same order{text}", "120 steps of 16 rows", "greedy decoding"],
         rows=[*rows, base, *(unfinished(text) if failures else [])], pairs=pairs_of([*rows, base]),
     )  # fmt: skip
@@ -177,12 +180,12 @@ def replies(label: str, quality: float, seed: int, examples: int, text: str) -> 
     """Replies that keep each word of the reference with a chance of `quality`, scored by the share that is kept."""
     found = []
     for index in range(examples):
-        draw = random.Random(f"{label}{seed}{index}")
+        chance = random.Random(f"{label}{seed}{index}")
         reference = SENTENCES[index % len(SENTENCES)]
         words = reference.split()
-        kept = [draw.random() < quality for _ in words]
+        kept = [chance.random() < quality for _ in words]
         said = " ".join(
-            word if keep else draw.choice(["later", "some", "they", "not"])
+            word if keep else chance.choice(["later", "some", "they", "not"])
             for word, keep in zip(words, kept, strict=True)
         )
         base = " ".join(words[: 3 + index % 4])
@@ -233,7 +236,7 @@ def write_comparison(folder: Path, record: ComparisonRecord, text: str = "") -> 
                 step.model_copy(
                     update={
                         "loss": step.loss * (1.6 - quality) * (1 + seed / 50),
-                        "validation": {"loss": step.loss * (1.7 - quality) + step.step / 900} if step.step % 30 == 0 else {},
+                        "validation": {"loss": step.loss * (1.7 - quality)} if step.step % 30 == 0 else {},
                     }
                 )
                 for step in steps(12)
@@ -242,3 +245,8 @@ def write_comparison(folder: Path, record: ComparisonRecord, text: str = "") -> 
                 "".join(line.model_dump_json() + "\n" for line in logged), encoding="utf-8"
             )
     return folder
+
+
+def draw(folder: Path, record: ComparisonRecord, text: str = "") -> str:
+    """The page alone, without the files of the figures, which take longer."""
+    return page.draw_page(read_comparison(write_comparison(folder, record, text)), ["quality.png", "quality.svg"])

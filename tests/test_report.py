@@ -8,11 +8,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import cache
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from pages import Page, contrast, themes
 from report_runs import (
     PAYLOADS,
     SCORES,
@@ -33,38 +33,6 @@ from inlay.tuner.report.scores import sentence
 from inlay.tuner.report.terminal import print_table, table
 
 CSS = (Path(page.__file__).parent / "page.css").read_text(encoding="utf-8")
-VOID = {"meta", "br", "hr", "img", "input", "link"}
-
-
-class Page(HTMLParser):
-    """Reads a page: its elements, the text of each kind of element, and whether its tags are balanced."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[tuple[str, ...], str]] = []
-        self.stack: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.stack == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len(dict(attrs)) == len(attrs), f"a doubled attribute in <{tag}>"
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.stack.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.stack.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append((tuple(self.stack), data))
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for found, attributes in self.elements if found == tag]
-
-    def text(self, tag: str = "html") -> str:
-        return "".join(data for stack, data in self.texts if tag in stack and "style" not in stack)
 
 
 @cache
@@ -110,28 +78,12 @@ def test_every_printed_score_comes_from_the_record(tmp_path: Path) -> None:
                 assert float(printed) == pytest.approx(true, abs=unit / 2 + 1e-9)
 
 
-def luminance(colour: str) -> float:
-    """WCAG 2 relative luminance of `#rrggbb`."""
-    shares = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
-    red, green, blue = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def themes() -> dict[str, dict[str, str]]:
-    blocks = [
-        dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6});", block)) for block in re.findall(r":root \{(.*?)\}", CSS, re.S)
-    ]
-    light, dark, printed = blocks
-    return {"light": light, "dark": light | dark, "print": light | dark | printed}
-
-
 @pytest.mark.parametrize("theme", ["light", "dark", "print"])
 def test_contrast(theme: str) -> None:
-    colours = themes()[theme]
+    colours = themes(CSS)[theme]
 
     def ratio(front: str, back: str) -> float:
-        low, high = sorted([luminance(colours[front]), luminance(colours[back])])
-        return (high + 0.05) / (low + 0.05)
+        return contrast(colours[front], colours[back])
 
     assert all(ratio(text, back) >= 4.5 for text in ("ink", "muted") for back in ("paper", "tint"))
     assert all(ratio(mark, "paper") >= 3 for mark in ("accent", "base", "focus"))

@@ -65,7 +65,8 @@ def _rows(record: ComparisonRecord, width: int) -> str:
         heads = [head[:4] for head in heads[1:]]
     cells = [*heads, *(line.cells[: len(heads[0])] for line in found)]
     widths = [max(columns(row[column]) for row in cells) for column in range(len(heads[0]))]
-    widths[0] = min(max(widths[0], *(columns(one_line(row.label)) for row in record.rows)), _LONGEST_NAME)
+    longest = max(columns(one_line(row.label)) for row in record.rows)
+    widths[0] = min(max(longest, _SHORTEST_NAME), _LONGEST_NAME)
     room = width - sum(widths) - len(_GAP) * len(widths)
     widths[0] = max(widths[0] + min(room - _SHORTEST_PLOT, 0), _SHORTEST_NAME)
     others = _others(standing.others, widths[0], width)

@@ -61,10 +61,15 @@
   }
 
   function pickScores() {
-    for (const input of document.querySelectorAll("input[name=score]")) {
-      if (input.value === state.get("score")) input.checked = true;
+    const inputs = [...document.querySelectorAll("input[name=score]")];
+    const target = location.hash.includes("=") ? null : byId(decodeURIComponent(location.hash.slice(1)));
+    const block = target?.closest(".of-score"); // a link to a pair in another score shows that score
+    const wanted = inputs.find((input) => input.value === state.get("score") || block?.classList.contains(input.id));
+    for (const input of inputs) {
+      if (wanted) input.toggleAttribute("checked", input === wanted);
       input.addEventListener("change", () => remember("score", input.value));
     }
+    if (block) target.scrollIntoView();
   }
 
   // ---- copying

@@ -180,8 +180,6 @@ def _against(record: ComparisonRecord, found: Tradeoff) -> Figure:
 
 def _name_points(figure: Figure, made: Axes, found: Tradeoff) -> None:
     """Writes each name where there is room for it, in the units in which the page's figures are laid out."""
-    from matplotlib.patheffects import withStroke
-
     figure.set_dpi(_UNITS)
     height = figure.get_size_inches()[1] * _UNITS
 
@@ -197,11 +195,10 @@ def _name_points(figure: Figure, made: Axes, found: Tradeoff) -> None:
     frame = made.get_window_extent()
     bounds = (frame.x0, height - frame.y1 - 8, frame.x1 + 10, height - frame.y0)
     names = [one_line(point.row.label) for point in found.points]
-    halo = [withStroke(linewidth=2.5, foreground="#ffffff")]
+    ground = {"facecolor": "#ffffff", "edgecolor": "none", "alpha": 0.8, "pad": 0.4}
     labels = place(names, places(data), bounds, lines)
     for label, (x, y), where in zip(labels, places(data), data, strict=True):
         if label:
             side = {"start": "left", "middle": "center", "end": "right"}[label.anchor]
             moved = ((label.x - x) * 72 / _UNITS, (y - label.y) * 72 / _UNITS)
-            text = made.annotate(label.text, where, moved, textcoords="offset points", ha=side, parse_math=False)
-            text.set_path_effects(halo)
+            made.annotate(label.text, where, moved, textcoords="offset points", ha=side, parse_math=False, bbox=ground)

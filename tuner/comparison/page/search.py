@@ -12,7 +12,7 @@ from inlay.tuner.comparison.page.axes import BOTTOM, Plot, linear, logarithmic, 
 from inlay.tuner.comparison.page.marks import Mark, draw_cross, draw_mark, draw_ring, draw_seed, marks
 from inlay.tuner.comparison.records import ComparisonRecord, RowRecord, TrialRecord
 from inlay.tuner.report import drawing as draw
-from inlay.tuner.report.figures import MISSING, count, plain
+from inlay.tuner.report.figures import MISSING, count
 from inlay.tuner.report.text import one_line
 
 RATE = "train.learning_rate"
@@ -118,7 +118,7 @@ def _values(trial: TrialRecord) -> str:
 
 
 def _value(value: object) -> str:
-    return plain(value) if isinstance(value, float) else one_line(str(value))
+    return f"{value:g}" if isinstance(value, float) else one_line(str(value))
 
 
 def _objective(trial: TrialRecord) -> str:
