@@ -9,6 +9,7 @@ from typing import Any
 import tiny_runs
 import yaml
 
+
 def world(folder: Path, model: Path, task: str = "summarization") -> Path:
     """The base, the rows, texts outside the task, and a recipe of two steps that is called `recipe.yaml`."""
     tiny_runs.world(folder, model)
@@ -20,7 +21,8 @@ def world(folder: Path, model: Path, task: str = "summarization") -> Path:
 
 def spec(folder: Path, *rows: dict[str, Any], name: str = "spec", **more: Any) -> Path:
     """Writes a comparison of the rows with two seeds."""
-    content = {"name": name, "recipe": "recipe.yaml", "seeds": 2, "outside": "outside.jsonl", "rows": list(rows), **more}
+    fixed = {"name": name, "recipe": "recipe.yaml", "seeds": 2, "outside": "outside.jsonl"}
+    content = {**fixed, "rows": list(rows), **more}
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path

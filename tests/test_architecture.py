@@ -26,7 +26,7 @@ ORDER = (
     ("records",),
     ("environment", "run_directory"),
     ("model_files",),
-    ("architecture",),
+    ("architecture", "weights"),
     ("base",),
     ("adapter_folder",),
     ("data",),
@@ -56,7 +56,8 @@ DOORWAYS = {
     "yaml": ("tuner/recipe/",),
     "jinja2": ("tuner/report/", "tuner/data/rendering.py"),
     "matplotlib": ("tuner/comparison/page/paper.py",),
-    "rich": ("tuner/console.py", "tuner/report/terminal.py"),
+    "rich": ("tuner/console.py", "tuner/report/terminal.py", "tuner/comparison/live.py"),
+    "optuna": ("tuner/comparison/search.py",),
     "argparse": ("tuner/cli.py", "recipes/embedded/"),
 }
 

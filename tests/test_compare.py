@@ -69,9 +69,8 @@ def test_s40_a_cell_is_what_a_run_of_its_recipe_alone_is(made, cell_name, monkey
 def test_the_rows_of_a_seed_read_the_same_tokens_in_training_and_test(made):
     folder, *_ = made
     record = found(folder)
-    cells = [
-        tiny_runs.record(home(folder) / path) for one in record["rows"] if one["kind"] == "method" for path in one["cells"]
-    ]
+    methods = [one for one in record["rows"] if one["kind"] == "method"]
+    cells = [tiny_runs.record(home(folder) / path) for one in methods for path in one["cells"]]
     for seed in (0, 1):
         of_seed = [run for run in cells if run["seed"] == seed]
         assert len({(run["train"]["tokens"], run["train"]["rows_seen"], run["train"]["steps"]) for run in of_seed}) == 1

@@ -8,7 +8,6 @@ From then on the layer passes no gradient to what is below it, and dequantizing 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import sys
@@ -21,6 +20,7 @@ from inlay.adapters import Facts, Linear
 from inlay.tuner.architecture import attention_of, auto_class, without_weights
 from inlay.tuner.model_files import ModelFiles
 from inlay.tuner.problems import MachineError, Problem, RequestError, explained
+from inlay.tuner.weights import bytes_in_memory
 
 if TYPE_CHECKING:
     import torch
@@ -245,7 +245,7 @@ def open_base(
         quantization=quantization,
         compute_dtype=dtype_name(dtype),
         device=device,
-        bytes=_bytes_in_memory(model),
+        bytes=bytes_in_memory(model),
     )
 
 
@@ -264,18 +264,6 @@ def dequantize(layer: nn.Module) -> torch.Tensor:
         scale = state.SCB if state.SCB is not None else layer.state.SCB
         return bnb.functional.int8_vectorwise_dequant(state.data, scale)
     raise TypeError(f"{type(layer).__name__} is not a quantized layer")
-
-
-def fingerprint(model: nn.Module) -> str:
-    """SHA-256 over the names and bytes of all parameters and buffers, quantization state included."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        for part in (tensor, *_scales(tensor)):
-            digest.update(name.encode())
-            digest.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def compute_dtype_of(quantization: Quantization, device: str) -> torch.dtype:
@@ -394,32 +382,13 @@ def plain_layers(base: Base, names: Iterable[str]) -> Iterator[int]:
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[base.compute_dtype]
     put_back = dequantize_targets(base.model, names, dtype)
     try:
-        yield max(0, _bytes_in_memory(base.model) - base.bytes)
+        yield max(0, bytes_in_memory(base.model) - base.bytes)
     finally:
         put_back()
 
 
 def _of_bitsandbytes(layer: nn.Module) -> bool:
     return type(layer).__module__.partition(".")[0] == "bitsandbytes"
-
-
-def _bytes_in_memory(model: nn.Module) -> int:
-    """Parameters, buffers and quantization state, shared tensors counted once."""
-    seen: dict[int, int] = {}
-    for tensor in (*model.parameters(), *model.buffers()):
-        for part in (tensor, *_scales(tensor)):
-            seen[part.data_ptr()] = part.numel() * part.element_size()
-    return sum(seen.values())
-
-
-def _scales(weight: torch.Tensor) -> list[torch.Tensor]:
-    """What bitsandbytes keeps beside a quantized weight; nothing for any other tensor."""
-    state = getattr(weight, "quant_state", None)
-    parts = [getattr(weight, "SCB", None)]
-    if state is not None:
-        parts += [state.absmax, state.code]
-        parts += [state.offset, state.state2.absmax, state.state2.code] if state.nested else []
-    return [part for part in parts if part is not None]
 
 
 if find_spec("kernels") is not None and find_spec("bitsandbytes") is not None:

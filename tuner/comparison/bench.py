@@ -20,6 +20,7 @@ from inlay.tuner.base import Base
 from inlay.tuner.problems import Failure, RequestError, explained
 from inlay.tuner.records import OutsideRecord
 from inlay.tuner.setting import Setting
+from inlay.tuner.weights import fingerprint
 
 LATENCY_TOKENS, LATENCY_REPEATS = 16, 2
 
@@ -39,7 +40,7 @@ class Bench:
         self._texts = texts
         self._texts_base: list[float] | None = None
         self.base = self._open()
-        self._fingerprint = base_models.fingerprint(self.base.model)
+        self._fingerprint = fingerprint(self.base.model)
 
     def _open(self) -> Base:
         return self.setting.open_base()
@@ -63,9 +64,9 @@ class Bench:
 
     def _make_sure(self, clean: bool) -> None:
         """Opens the base afresh where its bytes are not what they were: the next row must start from the same."""
-        if not clean or base_models.fingerprint(self.base.model) != self._fingerprint:
+        if not clean or fingerprint(self.base.model) != self._fingerprint:
             self.base = self._open()
-            if base_models.fingerprint(self.base.model) != self._fingerprint:
+            if fingerprint(self.base.model) != self._fingerprint:
                 raise Failure("the base does not open to the same weights twice")
 
     def latency(self, setting: Setting, adapted: Adapted) -> float:

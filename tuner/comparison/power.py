@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 
 from inlay.eval import Record
 from inlay.eval.metrics import Additive, gather
@@ -31,8 +30,7 @@ def foreseen(ready: Ready, records: Sequence[Record]) -> str:
     if not example:
         return f"power    {rows}: not known, the base scores every row alike"
     seed = SEEDS_ASSUMED * example / examples if seeds > 1 else None
-    pairs = len(list(combinations(range(methods), 2)))
-    gap = abs(tell(metric, detectable(Variances(seed, example), seeds, examples, pairs)))
+    gap = abs(tell(metric, detectable(Variances(seed, example), seeds, examples, methods)))
     unit = "%" if metric.ratio else "pp" if metric.unit == "%" else metric.unit
     return (
         f"power    {rows}: a difference in {score_name(ready.score)} under ~{plain(gap)}? {unit} will usually be a tie "

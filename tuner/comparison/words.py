@@ -12,7 +12,6 @@ from inlay.eval.groups import Groups
 from inlay.eval.metrics import Additive
 from inlay.eval.power import detectable, needed
 from inlay.eval.seeds import tell
-from inlay.eval.spread import Variances
 from inlay.tuner.comparison.analysis import Analysis
 from inlay.tuner.comparison.records import PairRecord, RowRecord
 from inlay.tuner.report.figures import count, counted, figure, plain
@@ -55,25 +54,10 @@ def sentences(analysis: Analysis, metric: Additive | None, score: str, tuning: s
 def detectable_by(groups: Groups | None, metric: Additive | None, seeds: int, examples: int) -> float | None:
     """The smallest difference that comparisons like this one find four times in five, from the spread of its own
     pairs; on a ratio scale in %. None where no pair could be tested."""
-    if groups is None or metric is None:
+    spread = groups.variances if groups is not None else None
+    if groups is None or metric is None or spread is None or not (spread.seed or spread.example or spread.residual):
         return None
-    known = [found.variances for found in groups.differences.values() if found.spread is not None]
-    if not known or examples < 2:
-        return None
-    spread = _mean(known)
-    if not (spread.seed or spread.example or spread.residual):
-        return None
-    return abs(tell(metric, detectable(spread, seeds, examples, len(groups.differences))))
-
-
-def _mean(known: Sequence[Variances]) -> Variances:
-    """The mean of each part over pairs."""
-    seeds = [one.seed for one in known if one.seed is not None]
-    return Variances(
-        seed=sum(seeds) / len(seeds) if len(seeds) == len(known) else None,
-        example=sum(one.example for one in known) / len(known),
-        residual=sum(one.residual for one in known) / len(known),
-    )
+    return abs(tell(metric, detectable(spread, seeds, examples, len(groups.order))))
 
 
 def _ties(analysis: Analysis, groups: Groups) -> str:
@@ -101,7 +85,8 @@ def _split(groups: Groups, metric: Additive) -> list[str]:
         return []
     seeds = len(groups.estimates[first].seed_values)
     examples = round(gap.spread.example_df) + 1
-    rows, more = needed(gap.scaled, gap.variances, seeds, examples, len(groups.differences))
+    spread = groups.variances or gap.variances
+    rows, more = needed(gap.scaled, spread, seeds, examples, len(groups.order))
     ways = [f"about {count(_rounded(rows))} test rows" if rows else "", f"about {count(more)} seeds" if more else ""]
     ways = [way for way in ways if way]
     apart = f"{figure(abs(gap.value), None)} {gap.unit}"
