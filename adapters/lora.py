@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from inlay.adapters import Adapted, Facts, Method, Training, _targets
 from inlay.adapters import Options as BaseOptions
@@ -21,6 +21,20 @@ from inlay.adapters import Options as BaseOptions
 if TYPE_CHECKING:
     from peft import LoraConfig
     from torch import nn
+
+_EDITS = "it takes a part out of the base's weights, which quantized layers cannot hold"
+STARTS_NOT_OFFERED = {
+    "corda": _EDITS,
+    "eva": "it is computed from training data, which a method here does not see",
+    "false": "B at random makes the first forward pass another than the base's",
+    "loftq": "it replaces the quantized weights by others, so scores with and without the adapter are of two bases",
+    "lora_ga": _EDITS,
+    "mica": _EDITS,
+    "olora": _EDITS,
+    "orthogonal": "PEFT draws it in the dtype of the base's weights, which are integers on 4 bits",
+    "pissa": _EDITS,
+}
+"""Starts that PEFT knows, and why they are not offered."""
 
 
 class Lora(Method):
@@ -53,6 +67,14 @@ class Lora(Method):
         init_lora_weights: Literal[True, "gaussian"] = Field(
             True, description="A at the start: true as in a linear layer (uniform), gaussian with std 1 / r"
         )
+
+        @field_validator("init_lora_weights", mode="before")
+        @classmethod
+        def _start_keeps_the_base(cls, value: object) -> object:
+            if value is False or isinstance(value, str):
+                if reason := STARTS_NOT_OFFERED.get(str(value).lower().partition("_niter")[0]):
+                    raise ValueError(f"init_lora_weights: {value} is not offered: {reason}")
+            return value
 
     options: Options
 

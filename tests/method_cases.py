@@ -26,6 +26,12 @@ FURTHER_OPTIONS = {
         {"placement": "pfeiffer", "bottleneck_size": 8, "activation": "gelu", "scaling": 2.0},
         {"placement": "parallel", "bottleneck_size": 8, "activation": "tanh"},
     ),
+    "lokr": ({"r": 2, "decompose_both": True, "decompose_factor": 8},),
+    "mam": ({"num_virtual_tokens": 4, "bottleneck_size": 8, "activation": "silu", "scaling": 2.0},),
+    "oft": ({"oft_block_size": 8, "block_share": True, "use_cayley_neumann": False},),
+    "road": ({"variant": "road_4", "group_size": 8},),
+    "vblora": ({"r": 2, "num_vectors": 64, "vector_length": 8, "topk": 3},),
+    "waveft": ({"n_frequency": 200, "wavelet_family": "db2"},),
 }
 
 

@@ -50,7 +50,7 @@ def test_s9_batched_equals_single(name, shape, tiny_models):
     scorable = scorables.scorable(tiny_models(shape), name)
     alone = written(scorable, PROMPTS, 1)
     assert all(len(row) == GREEDY.max_new_tokens for row in alone)
-    assert len(set(map(tuple, alone))) > 8, "the rows must differ for their equality to mean something"
+    assert len(set(map(tuple, alone))) >= len(PROMPTS) // 2, "the rows must differ for their equality to mean something"
     assert written(scorable, PROMPTS, 16) == alone
     assert written(scorable, PROMPTS, 5) == alone
 

@@ -52,7 +52,9 @@ def load(path_or_name: str | Path, overrides: Sequence[str] = (), *, anywhere: b
     return parse(data, _displayed(path), path.parent, overrides, anywhere=anywhere)
 
 
-def parse(data: bytes, file: str, folder: Path, overrides: Sequence[str] = (), *, anywhere: bool = False) -> Recipe:
+def parse(
+    data: bytes, file: str, folder: Path, overrides: Sequence[str] = (), *, anywhere: bool = False
+) -> Recipe:
     """The recipe written in `data`; `file` names it in messages, relative paths start from `folder`.
 
     Raises:
