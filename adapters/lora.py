@@ -71,9 +71,8 @@ class Lora(Method):
         @field_validator("init_lora_weights", mode="before")
         @classmethod
         def _start_keeps_the_base(cls, value: object) -> object:
-            if value is False or isinstance(value, str):
-                if reason := STARTS_NOT_OFFERED.get(str(value).lower().partition("_niter")[0]):
-                    raise ValueError(f"init_lora_weights: {value} is not offered: {reason}")
+            if reason := STARTS_NOT_OFFERED.get(str(value).lower().partition("_niter")[0]):
+                raise ValueError(f"init_lora_weights: {value} is not offered: {reason}")
             return value
 
     options: Options

@@ -69,7 +69,7 @@ nested too deep
 
 option of another method
     r: 8 =>   num_virtual_tokens: 8
-  8 adapter.num_virtual_tokens: an option of p_tuning, prefix, prompt
+  8 adapter.num_virtual_tokens: an option of mam, p_tuning, prefix, prompt
 
 LLaMA-Factory rank
     r: 8 =>   lora_rank: 8
@@ -190,6 +190,10 @@ no method
 unknown method
   method: lora => method: loar
   7 adapter.method: did you mean `lora`?
+
+method that is not offered
+  method: lora => method: lily
+  7 adapter.method: is not offered: its routing averages over all tokens
 
 unknown task
   summarization => summarisation
