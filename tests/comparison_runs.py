@@ -10,7 +10,7 @@ from report_runs import record as run_record
 from report_runs import steps
 
 from inlay.tuner.comparison.page import page
-from inlay.tuner.comparison.page.files import read_comparison
+from inlay.tuner.comparison.page.files import read_files
 from inlay.tuner.comparison.records import (
     ComparisonRecord,
     CostRecord,
@@ -249,4 +249,4 @@ def write_comparison(folder: Path, record: ComparisonRecord, text: str = "") -> 
 
 def draw(folder: Path, record: ComparisonRecord, text: str = "") -> str:
     """The page alone, without the files of the figures, which take longer."""
-    return page.draw_page(read_comparison(write_comparison(folder, record, text)), ["quality.png", "quality.svg"])
+    return page.draw_page(read_files(write_comparison(folder, record, text)), ["quality.png", "quality.svg"])

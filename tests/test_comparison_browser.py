@@ -14,7 +14,7 @@ from pages import Page, block
 
 from inlay.tuner.comparison.page import write_pages
 from inlay.tuner.comparison.page.browser import examples
-from inlay.tuner.comparison.page.files import read_comparison
+from inlay.tuner.comparison.page.files import read_files
 from inlay.tuner.records import Prediction
 
 
@@ -28,13 +28,13 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_examples_are_joined_by_id(tmp_path: Path) -> None:
     """However the lines of a cell are ordered, and only examples that every seed of every row has."""
     folder = write_comparison(tmp_path, comparison(methods=2, seeds=2, examples=6))
-    before = examples(read_comparison(folder))
+    before = examples(read_files(folder))
     path = folder / "cells/row1-1/predictions.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(reversed(lines)))
-    assert examples(read_comparison(folder)).shown == before.shown
+    assert examples(read_files(folder)).shown == before.shown
     path.write_text("".join(lines[:4]))
-    shorter = examples(read_comparison(folder))
+    shorter = examples(read_files(folder))
     assert shorter.shown == before.shown[:4]
     assert shorter.total == 4
 
@@ -98,8 +98,8 @@ def test_the_table_sorts_by_any_column(drawn: tuple[Path, str], tmp_path: Path) 
 
     rows = comparison().rows
     by_time = sorted((row for row in rows if row.cost), key=lambda row: row.cost.train_seconds)
-    assert order("sort=costs:train:ascending", "costs") == [*(row.label for row in by_time), "base"]
-    assert order("sort=costs:train:descending", "costs") == [*(row.label for row in reversed(by_time)), "base"]
+    assert order("sort=costs:train:ascending", "costs") == [row.label for row in by_time]
+    assert order("sort=costs:train:descending", "costs") == [row.label for row in reversed(by_time)]
     by_perplexity = sorted(rows[:6], key=lambda row: row.scores["perplexity"].value)
     assert order("sort=scores:perplexity:ascending", "scores") == [row.label for row in by_perplexity]
 

@@ -10,11 +10,11 @@ from statistics import fmean
 from xml.etree import ElementTree
 
 import pytest
-from comparison_runs import comparison, write_comparison
+from comparison_runs import comparison, draw, write_comparison
 from pages import Page, contrast, linear_light, tables, themes
 
 from inlay.tuner.comparison.page import page, write_pages
-from inlay.tuner.comparison.page.files import read_comparison
+from inlay.tuner.comparison.page.files import read_files
 from inlay.tuner.comparison.page.marks import BASE_HUE, HUES
 from inlay.tuner.comparison.page.tradeoff import draw_tradeoff, tradeoffs
 from inlay.tuner.comparison.standing import stand
@@ -33,7 +33,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_the_front_joins_only_rows_that_are_apart(tmp_path: Path) -> None:
     """Cheapest first: ia3; vera and oft tie with it; lora is ahead of it; dora ties with lora; prefix is behind."""
-    files = read_comparison(write_comparison(tmp_path, comparison()))
+    files = read_files(write_comparison(tmp_path, comparison()))
     by_parameters, *_ = tradeoffs(files, "rougeL")
     assert by_parameters.front == ["ia3", "lora r16"]
     assert tradeoffs(files, "distinct2")[0].front == []  # no direction is better
@@ -47,8 +47,22 @@ def test_the_front_joins_only_rows_that_are_apart(tmp_path: Path) -> None:
     assert panel.unnamed == 0
 
 
+def test_full_fine_tuning_is_a_reference_with_a_cost(tmp_path: Path) -> None:
+    record = comparison()
+    full = record.rows[2].model_copy(update={"kind": "full", "label": "full"})
+    record = record.model_copy(update={"rows": [*record.rows[:2], full, *record.rows[3:]]})
+    standing = stand(record, "rougeL")
+    assert [row.label for row in standing.references] == ["full", "base"]
+    assert "full" not in [row.label for row in standing.ranked]
+    files = read_files(write_comparison(tmp_path, record))
+    assert "full" in [point.row.label for point in tradeoffs(files, "rougeL")[0].points]
+    html = draw(tmp_path / "page", record)
+    assert "reference: every weight trained" in html.split('<tbody role="rowgroup" class="references">')[1][:400]
+    assert 'class="reference full"' not in html  # a line across the figure is for what was not trained
+
+
 def test_bars_of_a_cost_reach_from_the_least_to_the_most_seed(tmp_path: Path) -> None:
-    files = read_comparison(write_comparison(tmp_path, comparison()))
+    files = read_files(write_comparison(tmp_path, comparison()))
     time = tradeoffs(files, "rougeL")[2]
     for point in time.points:
         seconds = [cell.record.train.seconds for cell in files.cells[point.row.label]]
@@ -68,7 +82,7 @@ def test_the_search_rings_what_was_chosen(drawn: tuple[Path, str]) -> None:
 
 
 def test_curves_are_means_over_seeds(drawn: tuple[Path, str]) -> None:
-    files = read_comparison(drawn[0])
+    files = read_files(drawn[0])
     losses = [cell.steps[-1].loss for cell in files.cells["vera r256"]]
     section = Page(drawn[1]).text("figcaption")
     assert f"to {fmean(losses):.3g} at step 120; validation" in section

@@ -13,9 +13,9 @@ from inlay.tuner.report.text import one_line
 
 _REFERENCES = {
     "method": "",
-    "base": "the untouched base",
-    "few_shot": "the untouched base with training examples in its context",
     "full": "reference: every weight trained",
+    "few_shot": "reference: the untouched base with examples in its context",
+    "base": "reference: the untouched base",
 }
 _STATES = {"incomparable": "not comparable", "done": "not measured"}
 
@@ -24,8 +24,9 @@ _STATES = {"incomparable": "not comparable", "done": "not measured"}
 class Standing:
     """The rows in one score.
 
-    `ranked`: trained rows, best mean first (highest first where no direction is better). `references`: the untouched
-    base, with and without examples in its context. `others`: rows without a place, for a reason.
+    `ranked`: the methods, best mean first (highest first where no direction is better). `references`: full
+    fine-tuning, then the untouched base with examples in its context and without. `others`: rows without a place, for
+    a reason.
     """
 
     ranked: list[RowRecord]
@@ -37,16 +38,22 @@ class Standing:
         """The rows that have this score: ranked, then references."""
         return [*self.ranked, *self.references]
 
+    @property
+    def untouched(self) -> list[RowRecord]:
+        """The references that were not trained."""
+        return [row for row in self.references if row.kind != "full"]
+
 
 def stand(record: ComparisonRecord, score: str) -> Standing:
     """The rows of `record` in `score`."""
     info = record.score_info.get(score)
     sign = 1 if info and info.higher_is_better is False else -1
     placed = [row for row in record.rows if row.status == "done" and score in row.scores]
-    ranked = [row for row in placed if row.kind in ("method", "full")]
+    references = [row for row in placed if row.kind != "method"]
+    ranked = [row for row in placed if row.kind == "method"]
     return Standing(
         ranked=sorted(ranked, key=lambda row: sign * row.scores[score].value),
-        references=[row for row in placed if row.kind in ("base", "few_shot")],
+        references=sorted(references, key=lambda row: list(_REFERENCES).index(row.kind)),
         others=[row for row in record.rows if row not in placed],
     )
 
@@ -79,6 +86,16 @@ def mean_and_interval(estimate: EstimateRecord) -> tuple[str, str]:
     """Both as they are printed."""
     ends = interval(estimate.value, estimate.ci95) if estimate.ci95 else MISSING
     return figure(estimate.value, estimate.ci95), ends
+
+
+def detectable(record: ComparisonRecord) -> str:
+    """What the comparison could have found, in a sentence; empty where it cannot be told."""
+    if record.detectable is None:
+        return ""
+    info = record.score_info.get(record.score)
+    unit = "%" if info and info.ratio else one_line(info.unit) if info else ""
+    least = f"{record.detectable:.2g} {unit}".strip()
+    return f"A difference of {least} would be found in four of five such comparisons; a smaller one is usually a tie."
 
 
 def slugs(record: ComparisonRecord) -> dict[str, str]:

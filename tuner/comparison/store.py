@@ -10,16 +10,14 @@ Nothing heavy is imported: a comparison that is finished answers at once.
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from inlay.tuner.comparison.plan import Plan
 from inlay.tuner.comparison.records import SCHEMA_VERSION, ComparisonRecord
 from inlay.tuner.model_files import locate
-from inlay.tuner.problems import Problem, RequestError
+from inlay.tuner.problems import RequestError
 from inlay.tuner.recipe import Recipe
+from inlay.tuner.report.files import read_document
 from inlay.tuner.run_directory import free_path, write_whole
 
 RECORD = "comparison.json"
@@ -33,21 +31,9 @@ def read_comparison(folder: Path) -> ComparisonRecord:
     """
     path = folder / RECORD
     if not path.is_file():
-        raise RequestError(f"`{folder}` holds no {RECORD}, so it is not a comparison")
-    text = path.read_bytes()
-    try:
-        version = json.loads(text).get("schema_version")
-    except (ValueError, AttributeError):
-        version = SCHEMA_VERSION
-    if version != SCHEMA_VERSION:
-        message = f"{RECORD} has schema version {version}; this inlay reads {SCHEMA_VERSION}"
-        raise RequestError(Problem(message, file=str(path), help="use the inlay version that made it"))
-    try:
-        return ComparisonRecord.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise RequestError(Problem(first["msg"].lower(), file=str(path), path=place)) from error
+        message = f"`{folder}` holds no {RECORD}, so it is not a comparison"
+        raise RequestError(message, help="give a folder that `inlay compare` made")
+    return read_document(path, ComparisonRecord, SCHEMA_VERSION)
 
 
 def write_comparison(folder: Path, record: ComparisonRecord) -> None:

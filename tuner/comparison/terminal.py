@@ -8,7 +8,7 @@ from pathlib import Path
 
 from inlay.tuner.comparison.page.costs import memory_unit, time_unit
 from inlay.tuner.comparison.records import ComparisonRecord, EstimateRecord, RowRecord
-from inlay.tuner.comparison.standing import breaks, mean_and_interval, stand, state
+from inlay.tuner.comparison.standing import breaks, detectable, mean_and_interval, stand, state
 from inlay.tuner.report.drawing import ticks
 from inlay.tuner.report.figures import MISSING, counted, plain
 from inlay.tuner.report.scores import score_name
@@ -34,9 +34,8 @@ def _title(record: ComparisonRecord, width: int) -> str:
         score_name(record.score),
         f"{counted(record.examples, 'row')} of {one_line(record.split)}",
         counted(len(record.seeds), "seed"),
-        one_line(record.tuning),
     ]
-    lines = [*wrap(one_line(record.heading), width), "", *wrap(", ".join(filter(None, facts)), width)]
+    lines = [*wrap(one_line(record.heading), width), "", *wrap(", ".join(facts), width)]
     if record.status != "complete":
         lines += wrap(": ".join(filter(None, [record.status, one_line(record.reason)])), width)
     return "\n".join(lines)
@@ -106,7 +105,7 @@ def _lines(record: ComparisonRecord, rows: Sequence[RowRecord], apart: set[str])
         cost = [MISSING] * 2
         if row.cost:
             cost = [plain(row.cost.train_seconds / second), plain(row.cost.adapter_bytes / byte)]
-        reference = row is rows[0] and row.kind in ("base", "few_shot")
+        reference = row is rows[0] and row.kind != "method"
         cells = [one_line(row.label), *mean_and_interval(estimate), estimate.group or MISSING, *cost]
         found.append(_Line(cells, estimate, row.label in apart or reference))
     return found
@@ -155,7 +154,8 @@ class _Plot:
 
 
 def _finding(record: ComparisonRecord, width: int) -> str:
-    return "\n".join(line for sentence in record.sentences for line in wrap(one_line(sentence), width))
+    said = [*(one_line(sentence) for sentence in record.sentences), detectable(record)]
+    return "\n".join(line for sentence in said if sentence for line in wrap(sentence, width))
 
 
 def _next(folder: Path) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from inlay.tuner.comparison.page import paper, tables
-from inlay.tuner.comparison.page.files import read_comparison
+from inlay.tuner.comparison.page.files import read_files
 from inlay.tuner.comparison.page.page import draw_page
 from inlay.tuner.run_directory import write_whole
 
@@ -21,7 +21,7 @@ def write_pages(folder: Path) -> Path:
     Raises:
         RequestError: `folder` is not a comparison, or a file of it is missing or damaged.
     """
-    files = read_comparison(folder)
+    files = read_files(folder)
     page = folder / "comparison.html"
     drawn = paper.draw_figures(files)
     text = draw_page(files, drawn)

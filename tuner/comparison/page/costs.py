@@ -75,14 +75,14 @@ def _milliseconds(value: float) -> str:
 _COLUMNS: list[tuple[Column, _Read]] = [
     (Column("trainable", "Trainable", "parameters"), _of(lambda c: c.trainable_parameters, lambda v: count(round(v)))),
     (Column("adapter", "Adapter", "on disk"), _of(lambda c: c.adapter_bytes, _bytes)),
-    (Column("extra", "Plain layers", "memory beside the base"), _of(lambda c: c.extra_base_bytes or None, _bytes)),
+    (Column("extra", "Plain layers", "memory"), _of(lambda c: c.extra_base_bytes or None, _bytes)),
     (Column("train", "Training", "steps only"), _of(lambda c: c.train_seconds, duration)),
     (Column("speed", "Speed", "tokens/s"), _of(lambda c: c.tokens_per_second, lambda v: count(round(v)))),
     (Column("memory", "Peak, training", "memory"), _of(lambda c: c.train_peak_bytes, _bytes)),
     (Column("eval", "Testing", "time"), _of(lambda c: c.eval_seconds, duration)),
     (Column("eval-memory", "Peak, testing", "memory"), _of(lambda c: c.eval_peak_bytes, _bytes)),
-    (Column("latency", "One token", "adapter beside the base"), _of(lambda c: c.latency_seconds, _milliseconds)),
-    (Column("merged", "One token", "merged"), _of(lambda c: c.merged_latency_seconds, _milliseconds)),
+    (Column("latency", "Latency", "for a token"), _of(lambda c: c.latency_seconds, _milliseconds)),
+    (Column("merged", "Merged", "for a token"), _of(lambda c: c.merged_latency_seconds, _milliseconds)),
     (Column("forgetting", "Forgetting", "bits per byte"), _forgetting),
 ]
 
@@ -105,14 +105,14 @@ def notes(record: ComparisonRecord) -> list[str]:
     device = record.environment.device if record.environment else ""
     memory = "memory of the device" if device.startswith("cuda") else "resident memory of the process"
     found = [
-        "Times, speeds and peaks are measured, and are means over the seeds of a row. Training time is that of the "
-        "steps alone: loading, the search for a learning rate and testing are not in it.",
+        "Times and speeds are measured, and are means over the seeds of a row; a peak is the highest of any seed. "
+        "Training time is that of the steps alone: loading, the search for a learning rate and testing are not in it.",
         f"A peak is {memory}, which holds the base too.",
     ]
     if any(row.cost.latency_seconds is not None for row in measured):
         found.append(
-            "One token is generated at batch size 1, with the adapter beside the base and with the adapter merged into "
-            "plain layers; `-` where a method cannot be merged."
+            "Latency is that of one generated token at batch size 1, with the adapter beside the base; merged: with "
+            "the adapter in the weights of plain layers, `-` where a method cannot be merged."
         )
     if any(row.cost.extra_base_bytes for row in measured):
         found.append(

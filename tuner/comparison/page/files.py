@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from inlay.tuner.comparison.records import SCHEMA_VERSION, ComparisonRecord
-from inlay.tuner.problems import RequestError
-from inlay.tuner.report.files import RunFiles, read_document, read_run
+from inlay.tuner.comparison.records import ComparisonRecord
+from inlay.tuner.comparison.store import read_comparison
+from inlay.tuner.report.files import RunFiles, read_run
 
 
 @dataclass(frozen=True)
@@ -18,16 +18,12 @@ class ComparisonFiles:
     cells: dict[str, list[RunFiles]]
 
 
-def read_comparison(folder: Path) -> ComparisonFiles:
+def read_files(folder: Path) -> ComparisonFiles:
     """Reads a comparison's folder.
 
     Raises:
         RequestError: it holds no `comparison.json`, or a file of it is missing or damaged.
     """
-    path = folder / "comparison.json"
-    if not path.is_file():
-        message = f"`{folder}` holds no comparison.json, so it is not a comparison"
-        raise RequestError(message, help="give a folder that `inlay compare` made")
-    record = read_document(path, ComparisonRecord, SCHEMA_VERSION)
+    record = read_comparison(folder)
     done = [row for row in record.rows if row.status == "done"]
     return ComparisonFiles(record, {row.label: [read_run(folder / cell) for cell in row.cells] for row in done})

@@ -17,7 +17,7 @@ from inlay.tuner.comparison.page import repeat as repeating
 from inlay.tuner.comparison.page.files import ComparisonFiles
 from inlay.tuner.comparison.page.marks import HUES
 from inlay.tuner.comparison.records import ComparisonRecord, RowRecord
-from inlay.tuner.comparison.standing import breaks, mean_and_interval, reference, scores, stand, state
+from inlay.tuner.comparison.standing import breaks, detectable, mean_and_interval, reference, scores, stand, state
 from inlay.tuner.report.figures import MISSING
 from inlay.tuner.report.page import environment, language_tag, style
 from inlay.tuner.report.scores import model_name, score_name
@@ -79,7 +79,7 @@ def _finding(record: ComparisonRecord) -> dict[str, object]:
         "model": model_name(record.base),
         "names": [(score, score_name(score)) for score in scores(record)],
         "qualities": [quality.draw_quality(record, score) for score in scores(record)],
-        "detectable": _detectable(record),
+        "detectable": detectable(record),
         "differing": [(row.label, "; ".join(row.differs)) for row in record.rows if row.differs],
     }
 
@@ -92,7 +92,7 @@ def _tables(record: ComparisonRecord) -> dict[str, object]:
         "references": _score_lines(record, standing.references),
         "others": _score_lines(record, standing.others),
         "matrices": [differences.matrix(record, score) for score in scores(record)],
-        "costs": costs.cost_table([*standing.ranked, *standing.references]),
+        "costs": costs.cost_table([row for row in standing.placed if row.cost]),
         "cost_notes": costs.notes(record),
         "copies": [
             ("Markdown", "md", tables.as_markdown(record)),
@@ -147,7 +147,7 @@ def _by_name(files: Iterable[str]) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def _score_lines(record: ComparisonRecord, rows: list[RowRecord]) -> list[ScoreLine]:
     ranked = [row for row in rows if row.status == "done" and record.score in row.scores]
-    apart = breaks(ranked, record.score) if all(row.kind in ("method", "full") for row in ranked) else set()
+    apart = breaks(ranked, record.score) if all(row.kind == "method" for row in ranked) else set()
     placed = {row.label for row in stand(record, record.score).placed}
     return [
         ScoreLine(
@@ -165,14 +165,6 @@ def _score_cell(row: RowRecord, score: str) -> ScoreCell:
         return ScoreCell(MISSING, "", "", None)
     estimate = row.scores[score]
     return ScoreCell(*mean_and_interval(estimate), estimate.group, estimate.value)
-
-
-def _detectable(record: ComparisonRecord) -> str:
-    if record.detectable is None:
-        return ""
-    info = record.score_info.get(record.score)
-    unit = "%" if info and info.ratio else one_line(info.unit) if info else ""
-    return f"{record.detectable:.2g} {unit}".strip()
 
 
 def _embedded(data: object) -> str:

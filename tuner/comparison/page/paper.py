@@ -107,7 +107,7 @@ def _quality(record: ComparisonRecord) -> Figure:
     made.set_yticks(range(len(rows)), names, parse_math=False, color="#1b1f24")
     made.grid(visible=False, axis="y")
     made.set_xlabel(_axis_title(record), parse_math=False)
-    for row in standing.references:
+    for row in standing.untouched:
         made.axvline(row.scores[record.score].value, color=BASE_HUE, linestyle="--", linewidth=1)
     for height, row in enumerate(rows):
         _draw_estimate(made, record, row, height)
@@ -152,7 +152,7 @@ def _against(record: ComparisonRecord, found: Tradeoff) -> Figure:
     made.set_yticks(up.ticks, [tick_label(tick) for tick in up.ticks])
     made.set_xlabel(found.title)
     made.set_ylabel(_axis_title(record), parse_math=False)
-    for row in stand(record, score).references:
+    for row in stand(record, score).untouched:
         value = row.scores[score].value
         made.axhline(value, color=BASE_HUE, linestyle="--", linewidth=1)
         if up.low <= value <= up.high:

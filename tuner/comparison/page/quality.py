@@ -72,9 +72,10 @@ def draw_quality(record: ComparisonRecord, score: str) -> Quality:
 
 def _axis(standing: Standing, score: str) -> tuple[Axis | None, str]:
     """The axis that holds the rows, and the references where they are not far away; and which are."""
-    ends = [end for row in standing.ranked for end in spread(row.scores[score])]
+    trained = [row for row in standing.placed if row not in standing.untouched]
+    ends = [end for row in trained for end in spread(row.scores[score])]
     far = []
-    for row in standing.references:
+    for row in standing.untouched:
         both = ends + spread(row.scores[score])
         if not ends or max(both) - min(both) <= FAR * (max(ends) - min(ends)):
             ends = both
@@ -142,11 +143,11 @@ class _Drawing:
     def _ground(self, svg: Element) -> None:
         for tick in self.across.ticks:
             draw.line(svg, "grid", self._x(tick), 0, self._x(tick), "100%")
-        for row in self.standing.references:
+        for row in self.standing.untouched:
             known = row.scores[self.score]
             if not 0 <= self.across.share(known.value) <= 1:
                 continue
-            if known.ci95:
+            if known.ci95 and row.kind == "base":
                 low, high = (self.across.share(end) for end in known.ci95)
                 place = {"x": f"{100 * low:.2f}%", "width": f"{100 * (high - low):.2f}%", "y": "0", "height": "100%"}
                 SubElement(svg, "rect", {"class": "band", **place})

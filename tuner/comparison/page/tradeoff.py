@@ -77,7 +77,7 @@ class Panel:
 
 def tradeoffs(files: ComparisonFiles, score: str) -> list[Tradeoff]:
     """Score against trainable parameters, memory in training, and time in training; empty without measured costs."""
-    rows = [row for row in stand(files.record, score).ranked if row.cost]
+    rows = [row for row in stand(files.record, score).placed if row.cost]
     if not rows:
         return []
     seeds = {row.label: [cell.record.train for cell in files.cells[row.label] if cell.record.train] for row in rows}
@@ -112,7 +112,7 @@ def front(record: ComparisonRecord, score: str, points: Sequence[Point]) -> list
         return []
     sign = 1 if info.higher_is_better else -1
     pairs = {frozenset((pair.a, pair.b)): pair for pair in record.pairs if pair.score == score}
-    bases = [row for row in stand(record, score).references if row.kind == "base"]
+    bases = [row for row in stand(record, score).untouched if row.kind == "base"]
     found: list[RowRecord] = []
     best = -math.inf
     for point in sorted(points, key=lambda point: (point.cost, -sign * point.estimate.value)):
@@ -135,7 +135,7 @@ def axes(record: ComparisonRecord, found: Tradeoff, score: str) -> tuple[Axis, A
     """Cost across, score up; all points with their bars are inside, and the untouched base where it is not far away."""
     costs = [end for point in found.points for end in point.ends]
     values = [end for point in found.points for end in spread(point.estimate)]
-    for row in stand(record, score).references:
+    for row in stand(record, score).untouched:
         both = [*values, row.scores[score].value]
         if max(both) - min(both) <= FAR * (max(values) - min(values)):
             values = both
@@ -170,7 +170,7 @@ def _draw_front(made: Plot, found: Tradeoff) -> list[tuple[float, float]]:
 
 
 def _draw_references(record: ComparisonRecord, made: Plot, score: str) -> None:
-    for row in stand(record, score).references:
+    for row in stand(record, score).untouched:
         height = made.up.share(row.scores[score].value)
         if 0 <= height <= 1:
             y = made.y(row.scores[score].value)
