@@ -3,6 +3,7 @@
 // #score=bleu&sort=costs:train:ascending&a=dora&b=lora&show=a&find=kettle&page=2, so that a view can be sent as a link.
 (() => {
   const PAGE = 50;
+  const LEAD = 280; // characters of a prompt that stand open
   const state = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
   const byId = (id) => document.getElementById(id);
 
@@ -137,11 +138,21 @@
     return place;
   }
 
-  function dataText(text, language) {
-    const made = make("p", text, "data");
+  function dataText(text, language, tag = "p") {
+    const made = make(tag, text, "data");
     made.dir = "auto";
     if (language) made.lang = language;
     return made;
+  }
+
+  function promptText(text, language) {
+    if (text.length <= LEAD * 1.5) return dataText(text, language);
+    const folded = make("details", undefined, "prompt");
+    const summary = make("summary");
+    const lead = text.slice(0, LEAD).replace(/\s+\S*$/, "").replace(/\s+/g, " ");
+    summary.append(dataText(`${lead} \u2026`, language, "span"));
+    folded.append(summary, dataText(text, language));
+    return folded;
   }
 
   const printed = (value) => (value === null ? "-" : String(Number(value.toPrecision(3))).replace("-", "\u2212"));
@@ -205,7 +216,7 @@
       const head = make("h3", example.id);
       const word = gap === null ? "" : gap > 0 ? "A better" : gap < 0 ? "B better" : "equal";
       head.append(make("small", gap ? `${word} by ${printed(Math.abs(gap))}` : word));
-      place.append(head, make("h4", "Prompt"), dataText(example.prompt, data.language));
+      place.append(head, make("h4", "Prompt"), promptText(example.prompt, data.language));
       place.append(make("h4", example.references.length > 1 ? "References" : "Reference"));
       for (const reference of example.references) place.append(dataText(reference, data.language));
       const pair = make("div", undefined, "pair");
