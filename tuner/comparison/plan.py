@@ -14,11 +14,11 @@ from typing import Any, Literal
 import inlay
 from inlay import adapters
 from inlay.tuner.comparison import spec as specs
-from inlay.tuner.comparison.spec import References, Row, Search, Spec
+from inlay.tuner.comparison.spec import Between, References, Row, Search, Spec
 from inlay.tuner.problems import Problem, RequestError
 from inlay.tuner.recipe import Recipe, load, recipe_hash
 from inlay.tuner.recipe.resolved import as_yaml
-from inlay.tuner.recipe.yaml import Document
+from inlay.tuner.recipe.yaml import Document, KeyPath, dotted
 from inlay.tuner.shipped import shipped
 
 Kind = Literal["method", "base", "few_shot", "full"]
@@ -135,12 +135,12 @@ def _plan(
         try:
             rows.append(_row(row, recipe, overrides, seeds[0]))
         except RequestError as failure:
-            span = document.span(("rows", place), key=True)
-            rowed = f"rows[{place}]"
-            problems += [_placed(problem, span.file, span.line, rowed) for problem in failure.problems]
+            problems += [_placed(problem, document, ("rows", place)) for problem in failure.problems]
     if problems:
         raise RequestError(list(dict.fromkeys(problems)))
     rows = _told_apart(rows)
+    if spec.search and (problems := _check_search(spec.search, rows, document)):
+        raise RequestError(problems)
     rows = [*_references(spec.references, recipe, overrides, seeds[0]), *rows]
     repeated = [label for label, times in Counter(row.label for row in rows).items() if times > 1]
     if repeated:
@@ -175,12 +175,29 @@ def _written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _placed(problem: Problem, file: str, line: int, row: str) -> Problem:
-    """A problem of a row's recipe, told at the row: its own text is an override that nobody wrote."""
+def _placed(problem: Problem, document: Document, place: KeyPath, about: str = "") -> Problem:
+    """A problem of a row's recipe, told where the comparison says it: its own text is an override nobody wrote."""
     if not problem.file.startswith("--set"):
         return problem
-    path = ".".join(part for part in (row, problem.path) if part)
-    return replace(problem, file=file, line=line, column=0, source="", path=path)
+    path = (*place, *problem.path.split(".")) if place[0] == "rows" else place
+    span = specs.place_of(document, path)
+    return span.problem(f"{about}{problem.message}", path=dotted(path), note=problem.note, help=problem.help)
+
+
+def _check_search(search: Search, rows: Sequence[PlannedRow], document: Document) -> list[Problem]:
+    """Fields that a row does not have, or values that it cannot have."""
+    problems = []
+    for row in rows:
+        for name, space in search.space.items():
+            tried = space if isinstance(space, list) else [space.low, space.high] if isinstance(space, Between) else []
+            for value in tried or [1e-3]:
+                try:
+                    row.with_values({name: value}, row.slug or "row", row.recipe.seed)
+                except RequestError as failure:
+                    place = ("search", "space", name)
+                    problems += [_placed(p, document, place, f"{row.label}: ") for p in failure.problems]
+                    break
+    return problems
 
 
 def _references(wanted: References, recipe: str, overrides: list[str], seed: int) -> list[PlannedRow]:

@@ -72,11 +72,14 @@ def prepare(plan: Plan) -> Ready:
 
 
 def _sized(row: PlannedRow, weights: int | None, facts: Facts) -> PlannedRow:
-    """The row with its method's size such that about so many weights train."""
+    """The row with its method's size such that about so many weights train; a method without sizes as it is."""
     if weights is None or row.kind != "method":
         return row
     method = adapters.find(row.recipe.adapter.method)(row.recipe.adapter.options)
-    sized = method.sized(facts, weights)
+    try:
+        sized = method.sized(facts, weights)
+    except LookupError:  # no size fits this base, which the method's refusal tells better
+        return row
     if sized is None:
         return row
     block = json.dumps({"method": row.recipe.adapter.method, **sized.model_dump(mode="json")})

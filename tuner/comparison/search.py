@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -55,11 +56,13 @@ class RowSearch:
 
         seed = int(hashlib.sha256(f"{self.label} {len(self.trials)}".encode()).hexdigest()[:8], 16)
         finite = all(isinstance(d, optuna.distributions.CategoricalDistribution) for d in self.distributions.values())
-        sampler = (
-            optuna.samplers.BruteForceSampler(seed=seed)
-            if finite
-            else optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(2, self.search.trials // 3))
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = (
+                optuna.samplers.BruteForceSampler(seed=seed)
+                if finite
+                else optuna.samplers.TPESampler(seed=seed, n_startup_trials=max(2, self.search.trials // 3))
+            )
         self._asked = self._study(sampler).ask(self.distributions)
         return dict(self._asked.params)
 

@@ -17,6 +17,7 @@ its own method.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,7 @@ from inlay.tuner.recipe.yaml import Document, KeyPath, dotted
 from inlay.tuner.shipped import comparisons
 
 Seeds = Annotated[int, Field(ge=1, le=100)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+_SPACES = "expected a list of values, `{times: [...]}` or `{low: ..., high: ...}`"
 Values = Annotated[list[Any], Field(min_length=2, max_length=100)]
 
 
@@ -38,6 +40,13 @@ class Row(Block):
     label: Text | None = Field(None, description="what to call it; unset: the method, with what tells it apart")
     adapter: dict[str, Any] = Field(description="the adapter block, as in a recipe")
     train: dict[str, Any] = Field({}, description="fields of the train block, such as learning_rate")
+
+    @model_validator(mode="after")
+    def _reads_what_others_read(self) -> Row:
+        for name in ("max_length", "loss_on"):
+            if name in self.train:
+                raise ValueError(f"all rows read the same tokens; `{name}` stands under `overrides`, for all of them")
+        return self
 
 
 class Times(Block):
@@ -118,13 +127,13 @@ def read(path_or_name: str | Path) -> tuple[Spec, Document, Path]:
 
 
 def is_spec(path_or_name: str) -> bool:
-    """Whether the file, or the shipped file of this name, is a comparison and no recipe: it has rows."""
+    """Whether the file, or the shipped file of this name, is a comparison: it has rows, or names a recipe."""
     known = {found.name for found in comparisons()}
     path = Path(path_or_name)
     if not path.is_file():
         return path_or_name in known
     with path.open("rb") as file:
-        return "rows" in yaml.read(file.read(yaml.MAX_BYTES), path_or_name).value
+        return not {"rows", "recipe"}.isdisjoint(yaml.read(file.read(yaml.MAX_BYTES), path_or_name).value)
 
 
 def seeds_of(spec: Spec) -> tuple[int, ...]:
@@ -150,15 +159,33 @@ def _count(value: Any) -> Any:
     return value
 
 
+def place_of(document: Document, path: KeyPath) -> yaml.Span:
+    """Where `path` stands, or the nearest thing in its own row: the item of a list has no key that would say."""
+    known = [other for other in (*document.keys, *document.values) if other[:2] == path[:2]]
+    return document.span(_nearest(path, known) if path[:1] == ("rows",) and len(path) > 1 and known else path)
+
+
+def _nearest(path: KeyPath, known: list[KeyPath]) -> KeyPath:
+    """The known path that shares most with `path`; of several, the first in the file."""
+
+    def shared(other: KeyPath) -> int:
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(path, other, strict=False)))
+
+    return max(known, key=shared)
+
+
 def _problems(error: ValidationError, document: Document) -> Iterator[Problem]:
     told: set[KeyPath] = set()
-    for item in error.errors(include_url=False):
+    # Of the members of a union, what a rule of ours says is told before what types say.
+    for item in sorted(error.errors(include_url=False), key=lambda item: item["type"] != "value_error"):
         path = explain.written_path(item["loc"], document.value)
+        if path[:2] == ("search", "space"):
+            path = path[:3]
         if path in told:
             continue
         told.add(path)
-        if item["type"] == "missing":
-            span = document.span(path, key=True)
+        if item["type"] == "missing" and path[:2] != ("search", "space"):
+            span = place_of(document, path)
             yield span.problem(f"`{item['loc'][-1]}` is missing", path=dotted((*path, item["loc"][-1])))
         elif item["type"] == "extra_forbidden":
             known = _fields_beside(path)
@@ -169,10 +196,12 @@ def _problems(error: ValidationError, document: Document) -> Iterator[Problem]:
             value: Any = document.value
             for part in path:
                 value = value[part]
-            said = str(item["ctx"]["error"]) if item["type"] == "value_error" else item["msg"].lower()
-            yield document.span(path).problem(
-                f"`{dotted(path)}` is {explain.shown(value)}: {said}", path=dotted(path)
-            )
+            if item["type"] == "value_error":
+                yield place_of(document, path).problem(str(item["ctx"]["error"]), path=dotted(path))
+                continue
+            said = _SPACES if path[:2] == ("search", "space") else item["msg"].lower()
+            message = f"`{dotted(path)}` is {explain.shown(value)}: {said}"
+            yield place_of(document, path).problem(message, path=dotted(path))
 
 
 def _fields_beside(path: KeyPath) -> list[str]:
