@@ -5,8 +5,10 @@ from __future__ import annotations
 _IGNORED = "PEFT ignores it on 4-bit layers, where it would be LoRA under another name; use lora"
 _EDITS = "it edits the base's weights, which quantized layers cannot hold; use lora"
 _TASKS = "it routes between tasks or adapters, and a recipe trains one"
+_LLAMA = "PEFT's layer for it knows the attention of Llama and GPT-2 only; use prefix"
 
 REASONS = {
+    "adaptionprompt": _LLAMA,
     "alora": "it acts only after an invocation phrase, and does nothing without one; use lora",
     "bdlora": _IGNORED,
     "boft": "PEFT compiles a CUDA extension for its butterfly factors, and without one trains a single factor; use oft",
@@ -16,8 +18,9 @@ REASONS = {
     "eva": "its start is computed from training data, which a method here does not see; use lora",
     "kasa": _IGNORED,
     "lily": "its routing averages over all tokens, so earlier ones see later ones and perplexity means nothing",
-    "loraga": _EDITS,
+    "llamaadapter": _LLAMA,
     "loftq": "it replaces the quantized weights by others, so scores with and without it are of two bases",
+    "loraga": _EDITS,
     "monteclora": _IGNORED,
     "multitaskprompttuning": _TASKS,
     "olora": _EDITS,
