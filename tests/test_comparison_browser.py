@@ -15,6 +15,7 @@ from pages import Page, block
 from inlay.tuner.comparison.page import write_pages
 from inlay.tuner.comparison.page.browser import examples
 from inlay.tuner.comparison.page.files import read_files
+from inlay.tuner.comparison.page.page import draw_page
 from inlay.tuner.records import Prediction
 
 
@@ -142,6 +143,31 @@ def longest_shared(one: list[str], other: list[str]) -> list[str]:
     if one[0] == other[0]:
         return [one[0], *longest_shared(one[1:], other[1:])]
     return max(longest_shared(one[1:], other), longest_shared(one, other[1:]), key=len)
+
+
+@browser
+@pytest.mark.parametrize(
+    ("one", "other", "marked"),
+    [
+        ("股市昨日上涨 abc", "股市昨日下跌 abc", (["上涨"], ["下跌"])),
+        ("the same", "the same", ([], [])),
+        ("a b c", "", (["a b c"], [])),  # an empty reply is said, and the other is new from its first word
+    ],
+)
+def test_marks_in_other_scripts_and_empty_replies(
+    one: str, other: str, marked: tuple[list[str], list[str]], tmp_path: Path
+) -> None:
+    folder = write_comparison(tmp_path / "data", comparison(methods=2, seeds=1, examples=1))
+    for row, text in (("row0", one), ("row1", other)):
+        path = folder / f"cells/{row}-0/predictions.jsonl"
+        line = Prediction.model_validate_json(path.read_text(encoding="utf-8"))
+        path.write_text(line.model_copy(update={"prediction": text}).model_dump_json() + "\n", encoding="utf-8")
+    page = folder / "comparison.html"
+    page.write_text(draw_page(read_files(folder), []), encoding="utf-8")
+    pair = opened(page, "a=dora-r16&b=lora-r16", tmp_path / "profile").split('<div class="pair"><div><h4')[1]
+    sides = [re.findall('<mark class="differs">([^<]*)</mark>', side) for side in pair.split("</div><div>")[:2]]
+    assert tuple(sides) == marked
+    assert ("(empty reply)" in pair.split("</article>")[0]) == (not other)
 
 
 @browser

@@ -102,7 +102,10 @@
 
   // ---- examples
 
-  const words = (text) => text.match(/\s*(?:[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[\p{L}\p{M}\p{N}_]+|\S)|\s+/gu) || [];
+  // Words, single Chinese or Japanese characters, and marks, each with the white space before it.
+  const CJK = "\\u3040-\\u30ff\\u3400-\\u9fff\\uf900-\\ufaff";
+  const WORDS = new RegExp(`\\s*(?:[${CJK}]|(?:(?![${CJK}])[\\p{L}\\p{M}\\p{N}_])+|\\S)|\\s+`, "gu");
+  const words = (text) => text.match(WORDS) || [];
 
   // Which words of `mine` are in a longest common subsequence with `other`.
   function shared(mine, other) {
@@ -204,7 +207,9 @@
       const shown = text ? marked(text, example.replies[other]) : make("p", "(empty reply)", "muted");
       if (text && data.language) shown.lang = data.language;
       const notes = make("p", undefined, "muted notes");
-      data.scores.forEach((one, index) => notes.append(make("span", `${one.name} ${printed(example.scores[index][side])}`)));
+      data.scores.forEach((one, index) => {
+        notes.append(make("span", `${one.name} ${printed(example.scores[index][side])}`));
+      });
       if (!example.finished[side]) notes.append(make("span", "did not end by itself"));
       place.append(shown, notes);
       return place;
@@ -252,7 +257,8 @@
       const shown = found.slice((page - 1) * PAGE, page * PAGE);
       byId("side-counts").textContent = `${count()} Shown: ${found.length} of ${data.examples.length}.`;
       byId("side-rows").replaceChildren(...shown.map(article));
-      const turns = [turn("Previous", -1, page > 1), make("span", `${page} of ${pages}`), turn("Next", 1, page < pages)];
+      const where = make("span", `${page} of ${pages}`);
+      const turns = [turn("Previous", -1, page > 1), where, turn("Next", 1, page < pages)];
       byId("side-pages").replaceChildren(...(pages > 1 ? turns : []));
     }
 
