@@ -82,7 +82,7 @@ GROUPS = (
             Library("rouge-score", ">=0.1.2", "rouge_score"),
         ),
     ),
-    Group("compare methods", (Library("scipy", ">=1.15"),)),
+    Group("compare methods", (Library("scipy", ">=1.15"), Library("optuna", ">=4.5"))),
     Group(
         "read recipes, draw pages",
         (
