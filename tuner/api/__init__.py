@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from inlay.tuner.recipe import Recipe
 
 __version__ = "0.1.0"
-__all__ = ["check", "doctor", "evaluate", "init", "load_recipe", "ls", "report", "run", "schema"]
+__all__ = ["check", "compare", "doctor", "evaluate", "init", "load_recipe", "ls", "report", "run", "schema"]
 
 
 def run(
@@ -46,6 +46,43 @@ def run(
     from inlay.tuner.run import run as start
 
     return start(loaded, output=Path(output) if output else None, again=again, command="inlay.run")
+
+
+def compare(
+    *targets: str | Path,
+    methods: Sequence[str] | None = None,
+    seeds: int = 3,
+    overrides: Sequence[str] = (),
+    output: str | Path | None = None,
+    again: bool = False,
+) -> Path:
+    """Compares adapter methods on one base, with the same rows, budget and decoding.
+
+    Args:
+        targets: one comparison or recipe, by file or name; or the folders of finished runs.
+        methods: what to compare on a recipe.
+        seeds: of those, how many.
+        overrides: each `dotted.path=value`, for all rows.
+        output: the comparison's folder; `runs/<name>-<hash>` by default.
+        again: start anew although the same comparison is done.
+
+    Returns:
+        The comparison's folder.
+
+    Raises:
+        inlay.tuner.problems.Failure: its subclass and its problems say what went wrong.
+    """
+    from inlay.tuner.comparison.ask import answered
+
+    return answered(
+        [str(target) for target in targets],
+        methods=methods,
+        seeds=seeds,
+        overrides=overrides,
+        output=Path(output) if output else None,
+        again=again,
+        command="inlay.compare",
+    )
 
 
 def check(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,11 +31,7 @@ from inlay.tuner.setting import Setting
 from inlay.tuner.signals import StopRequest
 
 # Given the measured values of a validation and its number, from 1: stop this trial as a poor one?
-Judge = Callable[[dict[str, float], int], bool]
-
-
-class Poor(Exception):
-    """A trial that is stopped early: others were better by then."""
+Judge = Callable[[Mapping[str, float], int], bool]
 
 
 def finished(path: Path) -> RunRecord | None:
@@ -94,19 +90,8 @@ def try_values(
     ):
         checked = validation(setting, bench.base, adapted)
         assert checked is not None
-        count = 0
-
-        def measure() -> dict[str, float]:
-            nonlocal count
-            count += 1
-            found = dict(checked.measure())
-            if judge(found, count):
-                raise Poor(f"stopped as poor at validation {count}")
-            return found
-
-        with contextlib.suppress(Poor):
-            trained = train_adapter(setting, folder, bench.base, adapted, replace(checked, measure=measure), show, stop)
-            folder.update(train=train_record(setting, trained))
+        trained = train_adapter(setting, folder, bench.base, adapted, replace(checked, poor=judge), show, stop)
+        folder.update(train=train_record(setting, trained))
         if stop.asked:
             raise stop.stopped("stopped in a trial of the search, which begins anew")
 

@@ -242,7 +242,7 @@ class _Work:
             values=dict(values),
             objective=None if failed else course[len(course)],
             step=measured[-1].step if measured else 0,
-            stopped=record.train is None and not failed,
+            stopped=record.train is not None and record.train.stopped_early,
             reason=record.reason,
         )
         return trial, course

@@ -35,7 +35,8 @@ class Validation:
     """What is measured while training: `measure` returns named numbers, of which `metric` decides.
 
     Without `patience` they are only logged; with it, training stops after so many validations without a gain, and the
-    weights of the best one are put back.
+    weights of the best one are put back. `poor` is asked after each validation, with its number from 1, whether to
+    give up.
     """
 
     measure: Callable[[], Mapping[str, float]]
@@ -43,6 +44,7 @@ class Validation:
     higher_is_better: bool
     every: int
     patience: int | None
+    poor: Callable[[Mapping[str, float], int], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -263,6 +265,10 @@ class _Watch(TrainerCallback):
         for name, number in self._measured.items():
             if not math.isfinite(number):
                 raise _diverged(f"{name} on the validation rows", step, [])
+        poor, number = self.validation.poor, -(-step // self.validation.every)
+        if poor and poor(self._measured, number):
+            control.should_training_stop = True
+            self.stopped_early = step < state.max_steps
         patience = self.validation.patience
         if patience is None:
             return
