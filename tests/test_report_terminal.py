@@ -25,6 +25,7 @@ from report_runs import (
 from inlay.tuner.records import RunRecord
 from inlay.tuner.report import figures
 from inlay.tuner.report.terminal import table
+from inlay.tuner.report.text import wrap
 
 
 def test_terminal_prints_the_figures_of_the_page(tmp_path: Path) -> None:
@@ -130,3 +131,17 @@ def test_both_ends_of_an_interval_share_its_digits() -> None:
 )
 def test_plain_figures(printed: str, expected: str) -> None:
     assert printed == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("one two three", ["one two", "three"]),
+        ("股市昨日上涨 abc", ["股市昨日", "上涨 abc"]),
+        ("abc 股市", ["abc 股市"]),
+        ("abcdefghijk", ["abcdefgh", "ijk"]),
+        ("", [""]),
+    ],
+)
+def test_lines_are_wrapped_by_columns(text: str, lines: list[str]) -> None:
+    assert wrap(text, 8) == lines

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 import unicodedata
 
 # What a reader cannot see or what reorders what they see: controls (newline and tab are kept), soft hyphen, zero-width
@@ -79,8 +78,17 @@ def pad(text: str, limit: int, *, right: bool = False) -> str:
 
 
 def wrap(text: str, limit: int) -> list[str]:
-    """`text` in lines of at most `limit` terminal columns."""
-    if columns(text) <= limit:
-        return [text]
-    # textwrap counts characters; of wide ones half as many fit
-    return textwrap.wrap(text, limit if columns(text) == len(text) else limit // 2)
+    """`text` in lines of at most `limit` (2 or more) terminal columns, broken at spaces, or inside a longer word."""
+    lines: list[str] = []
+    line = ""
+    for word in text.split():
+        joined = f"{line} {word}" if line else word
+        if columns(joined) <= limit:
+            line = joined
+            continue
+        lines += [line] if line else []
+        while columns(word) > limit:
+            lines.append(_take(word, limit))
+            word = word[len(lines[-1]) :]
+        line = word
+    return [*lines, line] if line or not lines else lines

@@ -14,6 +14,9 @@ _LONGEST = 22
 _CLEAR = 5.5  # half the size of a mark
 
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
 @dataclass(frozen=True)
 class Label:
     """A name at (x, y), its baseline's `anchor`."""
@@ -23,8 +26,12 @@ class Label:
     y: float
     anchor: Literal["start", "end", "middle"]
 
-
-Box = tuple[float, float, float, float]  # left, top, right, bottom
+    @property
+    def box(self) -> Box:
+        """Where it is: left, top, right, bottom."""
+        width = columns(self.text) * _LETTER
+        left = {"start": self.x, "end": self.x - width, "middle": self.x - width / 2}[self.anchor]
+        return left, self.y - _LINE + 3, left + width, self.y + 3
 
 
 def place(
@@ -39,7 +46,7 @@ def place(
         label = label or _free(shorten(name, _LONGEST), x, y, bounds, [*marks, *taken])
         found.append(label)
         if label:
-            taken.append(_box(label))
+            taken.append(label.box)
     return found
 
 
@@ -68,17 +75,11 @@ def _free(text: str, x: float, y: float, bounds: Box, taken: Sequence[Box]) -> L
         Label(text, x - 9, y + 27, "end"),
         Label(text, x + 9, y + 27, "start"),
     ):
-        box = _box(label)
+        box = label.box
         inside = bounds[0] <= box[0] and bounds[1] <= box[1] and box[2] <= bounds[2] and box[3] <= bounds[3]
         if inside and not any(_overlap(box, other) for other in taken):
             return label
     return None
-
-
-def _box(label: Label) -> Box:
-    width = columns(label.text) * _LETTER
-    left = {"start": label.x, "end": label.x - width, "middle": label.x - width / 2}[label.anchor]
-    return left, label.y - _LINE + 3, left + width, label.y + 3
 
 
 def _overlap(one: Box, other: Box) -> bool:

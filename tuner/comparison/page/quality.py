@@ -5,6 +5,7 @@ Horizontal places are shares of the cell's width, so that the figure fits a phon
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element, SubElement
 
@@ -20,6 +21,7 @@ from inlay.tuner.report.scores import score_name
 from inlay.tuner.report.text import one_line
 
 _BAR, _SEEDS = -7, 9  # above and below the middle of a cell
+_ASIDE = (0, 4, -4, 8)  # of seeds at one place
 FAR = 8  # a base that would widen the axis more than so many times is named at its edge instead
 
 
@@ -162,9 +164,17 @@ class _Drawing:
             draw.line(svg, f"bar {hue}", low, _BAR, high, _BAR)
             for end in (low, high):
                 draw.line(svg, f"end {hue}", end, _BAR - 4, end, _BAR + 4)
-        for seed in estimate.seeds if len(estimate.seeds) > 1 else []:
-            draw_seed(svg, mark, self._x(seed), _SEEDS)
+        if len(estimate.seeds) > 1:
+            self._seeds(svg, estimate, mark)
         draw_mark(svg, mark, self._x(estimate.value), _BAR)
+
+    def _seeds(self, svg: Element, estimate: EstimateRecord, mark: Mark) -> None:
+        """Every seed is seen: those at the same place stand a little above and below each other."""
+        there: Counter[int] = Counter()
+        for seed in estimate.seeds:
+            place = round(100 * self.across.share(seed))
+            draw_seed(svg, mark, self._x(seed), _SEEDS + _ASIDE[there[place] % len(_ASIDE)])
+            there[place] += 1
 
     def _x(self, value: float) -> str:
         return f"{100 * self.across.share(value):.2f}%" if self.across else "50%"

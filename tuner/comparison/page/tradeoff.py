@@ -23,7 +23,7 @@ from inlay.tuner.comparison.page.axes import (
 )
 from inlay.tuner.comparison.page.costs import memory_unit, time_unit
 from inlay.tuner.comparison.page.files import ComparisonFiles
-from inlay.tuner.comparison.page.labels import Box, along, place
+from inlay.tuner.comparison.page.labels import Box, Label, along, place
 from inlay.tuner.comparison.page.marks import draw_mark, marks
 from inlay.tuner.comparison.page.quality import FAR, spread
 from inlay.tuner.comparison.records import ComparisonRecord, EstimateRecord, PairRecord, RowRecord
@@ -31,7 +31,7 @@ from inlay.tuner.comparison.standing import stand
 from inlay.tuner.report import drawing as draw
 from inlay.tuner.report.drawing import tick_label
 from inlay.tuner.report.scores import score_name
-from inlay.tuner.report.text import one_line
+from inlay.tuner.report.text import one_line, shorten
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,8 @@ def draw_tradeoff(record: ComparisonRecord, found: Tradeoff, score: str) -> Pane
     anchor = f"against-{found.key}-{list(record.score_info).index(score)}"
     title = f"{score_name(score)} against {found.name}"
     made = plot(anchor, title, said, across, up, x_title=found.title, x_tick=short_count if found.log else tick_label)
-    _draw_references(record, made, score)
-    lines = along(_draw_front(made, found))
+    lines = _draw_references(record, made, score)
+    lines += along(_draw_front(made, found))
     lines += [box for point in found.points for box in _draw_bars(record, made, point)]
     for point in found.points:
         draw_mark(made.svg, marks(record)[point.row.label], made.x(point.cost), made.y(point.estimate.value))
@@ -169,13 +169,18 @@ def _draw_front(made: Plot, found: Tradeoff) -> list[tuple[float, float]]:
     return places
 
 
-def _draw_references(record: ComparisonRecord, made: Plot, score: str) -> None:
+def _draw_references(record: ComparisonRecord, made: Plot, score: str) -> list[Box]:
+    """Draws a line across for each model that was not trained; returns where their names are."""
+    boxes = []
     for row in stand(record, score).untouched:
         height = made.up.share(row.scores[score].value)
         if 0 <= height <= 1:
             y = made.y(row.scores[score].value)
             draw.line(made.svg, f"reference {row.kind}", LEFT, y, RIGHT, y)
-            draw.text(made.svg, one_line(row.label)[:24], RIGHT, y - 5, "end")
+            name = Label(shorten(one_line(row.label), 24), RIGHT, y - 5, "end")
+            draw.text(made.svg, name.text, name.x, name.y, name.anchor)
+            boxes.append(name.box)
+    return boxes
 
 
 def _draw_bars(record: ComparisonRecord, made: Plot, point: Point) -> list[Box]:
