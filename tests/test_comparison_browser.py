@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -103,6 +104,38 @@ def test_the_table_sorts_by_any_column(drawn: tuple[Path, str], tmp_path: Path) 
     assert order("sort=costs:train:descending", "costs") == [row.label for row in reversed(by_time)]
     by_perplexity = sorted(rows[:6], key=lambda row: row.scores["perplexity"].value)
     assert order("sort=scores:perplexity:ascending", "scores") == [row.label for row in by_perplexity]
+
+
+def clicked(page: Path, selector: str, profile: Path) -> str:
+    """The document after a click; the click is made by a script that a copy of the page allows."""
+    html = page.read_text(encoding="utf-8")
+    html = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
+    copy = page.with_name("clicked.html")
+    script = f"<script>document.querySelector({json.dumps(selector)}).click()</script></body>"
+    copy.write_text(html.replace("</body>", script), encoding="utf-8")
+    return opened(copy, "", profile)
+
+
+@browser
+def test_a_difference_opens_its_examples(drawn: tuple[Path, str], tmp_path: Path) -> None:
+    before = opened(drawn[0] / "comparison.html", "", tmp_path)
+    after = clicked(drawn[0] / "comparison.html", "#pair-ia3-prefix-20 a", tmp_path)
+    heads = [re.findall(r'<div class="pair"><div><h4 dir="auto">([^<]*)</h4>', html)[0] for html in (before, after)]
+    assert heads == ["dora r16", "ia3"]
+    assert '<h4 dir="auto">prefix 20</h4>' in after.split("</article>")[0]
+
+
+@browser
+def test_a_click_on_a_head_sorts_and_another_turns_it(drawn: tuple[Path, str], tmp_path: Path) -> None:
+    html = clicked(drawn[0] / "comparison.html", '#costs th[data-key="trainable"] button', tmp_path)
+    found = html[html.index('id="costs"') :].split("</table>")[0]
+    assert re.search('data-key="trainable" aria-sort="ascending"', found)
+    assert re.findall("<bdi>([^<]*)</bdi>", found)[0] == "ia3"
+    again = clicked(drawn[0] / "comparison.html", '#scores th[data-key="rougeL"] button', tmp_path)
+    first = again[again.index('id="scores"') :].split("</tbody>")[0]
+    assert 'aria-sort="ascending"' in first  # it was descending, as the page is drawn
+    assert re.findall("<bdi>([^<]*)</bdi>", first)[0] == "prefix 20"
+    assert 'class="rule"' not in first  # the rules between groups belong to the order of the page
 
 
 @browser

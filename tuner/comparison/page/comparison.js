@@ -272,6 +272,22 @@
       show();
     }
 
+    function openPair(cell) {
+      const place = (slug) => data.rows.findIndex((row) => row.slug === slug);
+      const [a, b] = [place(cell.dataset.a), place(cell.dataset.b)];
+      if (a < 0 || b < 0) return;
+      [sideA.value, sideB.value] = [String(a), String(b)];
+      changed();
+      byId("examples-heading").scrollIntoView();
+    }
+
+    for (const cell of document.querySelectorAll("td[data-a]")) {
+      cell.firstElementChild.addEventListener("click", (event) => {
+        event.preventDefault();
+        openPair(cell);
+      });
+    }
+    if (byId("differences-hint")) byId("differences-hint").hidden = false;
     for (const control of [sideA, sideB, score, ...filters]) control.addEventListener("change", changed);
     find.addEventListener("input", changed);
     byId("still").hidden = true;

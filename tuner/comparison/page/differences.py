@@ -14,9 +14,12 @@ _SUFFIX = {"%": " %", "pp": " pp"}
 
 @dataclass(frozen=True)
 class Difference:
-    """Row minus column, as printed. `verdict`: `tie`, or what the row is than the column."""
+    """Row minus column, as printed; `a` and `b` name the two in addresses. `verdict`: `tie`, or what the row is than
+    the column."""
 
     anchor: str
+    a: str
+    b: str
     value: str
     ends: str
     verdict: str
@@ -63,6 +66,8 @@ def _difference(
     main = "" if pair.score == record.score else f"{list(record.score_info).index(pair.score)}-"
     return Difference(
         anchor=f"pair-{main}{names[row.label]}-{names[other.label]}",
+        a=names[row.label],
+        b=names[other.label],
         value=figure(pair.value, pair.ci95, signed=True) + _SUFFIX.get(pair.unit, ""),
         ends=interval(pair.value, pair.ci95, signed=True) if pair.ci95 else MISSING,
         verdict=_verdict(record, pair),
