@@ -51,9 +51,13 @@ class Tradeoff:
     key: str
     name: str
     unit: str
-    log: bool
     points: list[Point]
     front: list[str]
+
+    @property
+    def log(self) -> bool:
+        """Whether costs differ by powers of ten."""
+        return self.key == "parameters"
 
     @property
     def title(self) -> str:
@@ -80,27 +84,28 @@ def tradeoffs(files: ComparisonFiles, score: str) -> list[Tradeoff]:
     rows = [row for row in stand(files.record, score).placed if row.cost]
     if not rows:
         return []
-    seeds = {row.label: [cell.record.train for cell in files.cells[row.label] if cell.record.train] for row in rows}
-    bytes_, memory = memory_unit([row.cost.train_peak_bytes for row in rows])
-    seconds, time = time_unit([row.cost.train_seconds for row in rows])
-    found = []
-    for key, name, unit, cost, of_seed in (
-        ("parameters", "trainable parameters", "", lambda row: row.cost.trainable_parameters, None),
-        ("memory", "peak memory in training", memory, lambda row: row.cost.train_peak_bytes / bytes_,
-         lambda train: train.peak_bytes / bytes_),
-        ("time", "training time", time, lambda row: row.cost.train_seconds / seconds,
-         lambda train: train.seconds / seconds),
-    ):  # fmt: skip
-        log = key == "parameters"
-        points = []
-        for row in rows:
-            each = [of_seed(train) for train in seeds[row.label]] if of_seed else []
-            each.append(cost(row))
-            points.append(Point(row, cost(row), (min(each), max(each)), row.scores[score]))
-        kept = [point for point in points if point.cost > 0] if log else points
-        if kept:
-            found.append(Tradeoff(key, name, unit, log, kept, front(files.record, score, kept)))
-    return found
+    byte, memory = memory_unit([row.cost.train_peak_bytes for row in rows])
+    second, time = time_unit([row.cost.train_seconds for row in rows])
+    trained = {row.label: [cell.record.train for cell in files.cells[row.label] if cell.record.train] for row in rows}
+
+    def figure(key: str, name: str, unit: str, costs: list[list[float]]) -> Tradeoff:
+        """`costs`: of each row, then of its seeds."""
+        points = [
+            Point(row, each[0], (min(each), max(each)), row.scores[score])
+            for row, each in zip(rows, costs, strict=True)
+            if each[0] > 0
+        ]
+        return Tradeoff(key, name, unit, points, front(files.record, score, points))
+
+    sizes = [[float(row.cost.trainable_parameters)] for row in rows]
+    peaks = [[row.cost.train_peak_bytes, *(seed.peak_bytes for seed in trained[row.label])] for row in rows]
+    times = [[row.cost.train_seconds, *(seed.seconds for seed in trained[row.label])] for row in rows]
+    found = [
+        figure("parameters", "trainable parameters", "", sizes),
+        figure("memory", "peak memory in training", memory, [[peak / byte for peak in each] for each in peaks]),
+        figure("time", "training time", time, [[seconds / second for seconds in each] for each in times]),
+    ]
+    return [one for one in found if one.points]
 
 
 def front(record: ComparisonRecord, score: str, points: Sequence[Point]) -> list[str]:
