@@ -154,6 +154,17 @@ def _save_reload(case, open_base, attach, tmp_path, *, steps):
 
 
 @contract()
+def test_a_saved_adapter_is_recognized_and_loads_with_what_it_settles(case, open_base, attach, tmp_path):
+    adapted, _ = attach(case)
+    adapted.save(tmp_path)
+    name, settled = adapters.recognize(tmp_path)
+    assert name == case.name
+    opened = open_base(case)
+    loaded = adapters.find(name)(adapters.find(name).Options(**settled)).load(tmp_path, opened.model, opened.facts)
+    assert torch.equal(logits(case, loaded.model), logits(case, adapted.model))
+
+
+@contract()
 def test_x14_saved_adapter_names_no_local_path_and_brings_no_card(case, open_base, tmp_path):
     opened = open_base(case)
     case.method.attach(opened.model, opened.facts, seed=0, steps=50).save(tmp_path)
