@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class OnLinear(Method):
     """A method of PEFT that changes linear layers, each on its own.
 
-    GPT-2's own linear layer, which stores its weight transposed, is shown to PEFT as an ordinary one: half of PEFT's
-    methods know no other.
+    GPT-2's own linear layer, which stores its weight transposed, is shown to PEFT as an ordinary one, since half of
+    PEFT's methods know no other; LoRA and its kin do, and override `attach` and `load`.
     """
 
     place: ClassVar[str] = "all linear layers"

@@ -20,20 +20,19 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from inlay.adapters import Adapted, Facts, Method, Training, _targets
-from inlay.adapters import Options as BaseOptions
+from inlay.adapters import Adapted, Facts, Linear, Training
+from inlay.adapters._linear import OnLinear
 
 if TYPE_CHECKING:
     from peft import AdaLoraConfig
     from torch import nn
 
 
-class Adalora(Method):
+class Adalora(OnLinear):
     """A low-rank update whose ranks are divided among the layers while it trains; mergeable."""
 
     title: ClassVar[str] = "AdaLoRA"
     paper: ClassVar[str] = "Zhang et al. 2023, arXiv:2303.10512"
-    place: ClassVar[str] = "all linear layers"
     learning_rate: ClassVar[float] = 2e-3
     peft_type: ClassVar[str] = "ADALORA"
     size: ClassVar[str] = "init_r"
@@ -41,18 +40,13 @@ class Adalora(Method):
     saved: ClassVar[tuple[str, ...]] = ("init_r", "target_r", "lora_alpha", "target_modules")
     fresh: ClassVar[tuple[str, ...]] = ("tinit", "tfinal", "deltaT", "beta1", "beta2")
 
-    class Options(BaseOptions):
+    class Options(OnLinear.Options):
         """Options of AdaLoRA."""
 
         init_r: int = Field(12, ge=2, le=4096, description="rank of every layer at the start")
         target_r: int = Field(8, ge=1, le=4096, description="average rank of a layer at the end")
         lora_alpha: float = Field(32, gt=0, description="the update is scaled by lora_alpha / init_r")
         lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the input of Q while training")
-        target_modules: _targets.Linears = Field(
-            "all-linear",
-            min_length=1,
-            description="all-linear, or names of linear layers: full module names or their trailing parts",
-        )
         tinit: int | None = Field(None, ge=0, description="steps before the first pruning; a tenth of all by default")
         tfinal: int | None = Field(None, ge=0, description="steps after the last pruning; a fifth of all by default")
         deltaT: int = Field(1, ge=1, description="steps between two prunings")  # noqa: N815 - PEFT's name
@@ -74,9 +68,6 @@ class Adalora(Method):
         target = min(value - 1, max(1, round(value * self.options.target_r / self.options.init_r)))
         return type(self)(self.options.model_copy(update={"init_r": value, "target_r": target}))
 
-    def targets(self, facts: Facts) -> tuple[str, ...]:
-        return _targets.linears(self.options.target_modules, facts)
-
     def refusal(self, facts: Facts, training: Training) -> str | None:
         if reason := super().refusal(facts, training):
             return reason
@@ -89,30 +80,29 @@ class Adalora(Method):
             first, last = self._schedule(training.steps)
             if first + last >= training.steps:
                 return f"tinit {first} and tfinal {last} leave none of {training.steps} steps to prune ranks in"
-        return _targets.refusal_of_linears(self.options.target_modules, facts)
+        return None
 
     def _schedule(self, steps: int) -> tuple[int, int]:
         """Steps before the first pruning and after the last."""
         first, last = self.options.tinit, self.options.tfinal
         return steps // 10 if first is None else first, steps // 5 if last is None else last
 
-    def trainable(self, facts: Facts) -> int:
-        layers = [facts.linears[name] for name in self.targets(facts)]
-        return sum(self.options.init_r * (layer.in_features + layer.out_features + 1) for layer in layers)
+    def weights(self, layer: Linear) -> int:
+        return self.options.init_r * (layer.in_features + layer.out_features + 1)
 
     def attach(self, model: nn.Module, facts: Facts, *, seed: int, steps: int) -> Adapted:
         from inlay.adapters._adalora import Pruned
 
         first, last = self._schedule(steps)
-        return Pruned.attach(self._config(model, facts, first, last, steps), model, seed=seed)
+        return Pruned.attach(self._adalora_config(model, facts, first, last, steps), model, seed=seed)
 
     def load(self, folder: Path, model: nn.Module, facts: Facts) -> Adapted:
         from inlay.adapters._adalora import Pruned
 
         # The ranks stay as they were left, so the schedule is that of no pruning.
-        return Pruned.load(self._config(model, facts, 0, 0, 1), folder, model)
+        return Pruned.load(self._adalora_config(model, facts, 0, 0, 1), folder, model)
 
-    def _config(self, model: nn.Module, facts: Facts, first: int, last: int, steps: int) -> AdaLoraConfig:
+    def _adalora_config(self, model: nn.Module, facts: Facts, first: int, last: int, steps: int) -> AdaLoraConfig:
         from peft import AdaLoraConfig
 
         from inlay.adapters._peft import TASK_TYPES, stores_transposed

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from inlay.adapters import Facts
+from inlay.adapters import Linear
 from inlay.adapters.lora import Lora
 
 
@@ -22,5 +22,5 @@ class Dora(Lora):
     paper: ClassVar[str] = "Liu et al. 2024, arXiv:2402.09353"
     use_dora: ClassVar[bool] = True
 
-    def trainable(self, facts: Facts) -> int:
-        return super().trainable(facts) + sum(facts.linears[name].out_features for name in self.targets(facts))
+    def weights(self, layer: Linear) -> int:
+        return super().weights(layer) + layer.out_features

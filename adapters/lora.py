@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from inlay.adapters import Adapted, Facts, Method, Training, _targets
-from inlay.adapters import Options as BaseOptions
+from inlay.adapters import Adapted, Facts, Linear
+from inlay.adapters._linear import OnLinear
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -37,13 +37,12 @@ STARTS_NOT_OFFERED = {
 """Starts that PEFT knows, and why they are not offered."""
 
 
-class Lora(Method):
+class Lora(OnLinear):
     """A low-rank update of linear layers; mergeable."""
 
     use_dora: ClassVar[bool] = False
     title: ClassVar[str] = "LoRA"
     paper: ClassVar[str] = "Hu et al. 2021, arXiv:2106.09685"
-    place: ClassVar[str] = "all linear layers"
     learning_rate: ClassVar[float] = 2e-4
     convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "LORA"
@@ -52,17 +51,12 @@ class Lora(Method):
     saved: ClassVar[tuple[str, ...]] = ("r", "lora_alpha", "use_rslora", "target_modules")
     fresh: ClassVar[tuple[str, ...]] = ("init_lora_weights",)
 
-    class Options(BaseOptions):
+    class Options(OnLinear.Options):
         """Options of LoRA."""
 
         r: int = Field(16, ge=1, le=4096, description="rank of the update")
         lora_alpha: float = Field(32, gt=0, description="the update is scaled by lora_alpha / r")
         lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the input of A while training")
-        target_modules: _targets.Linears = Field(
-            "all-linear",
-            min_length=1,
-            description="all-linear, or names of linear layers: full module names or their trailing parts",
-        )
         use_rslora: bool = Field(False, description="scale by lora_alpha / sqrt(r) instead")
         init_lora_weights: Literal[True, "gaussian"] = Field(
             True, description="A at the start: true as in a linear layer (uniform), gaussian with std 1 / r"
@@ -81,27 +75,20 @@ class Lora(Method):
     def made(cls, config: Mapping[str, object]) -> bool:
         return super().made(config) and bool(config.get("use_dora")) == cls.use_dora
 
-    def targets(self, facts: Facts) -> tuple[str, ...]:
-        return _targets.linears(self.options.target_modules, facts)
-
-    def refusal(self, facts: Facts, training: Training) -> str | None:
-        return super().refusal(facts, training) or _targets.refusal_of_linears(self.options.target_modules, facts)
-
-    def trainable(self, facts: Facts) -> int:
-        layers = [facts.linears[name] for name in self.targets(facts)]
-        return sum(self.options.r * (layer.in_features + layer.out_features) for layer in layers)
+    def weights(self, layer: Linear) -> int:
+        return self.options.r * (layer.in_features + layer.out_features)
 
     def attach(self, model: nn.Module, facts: Facts, *, seed: int, steps: int) -> Adapted:
         from inlay.adapters import _peft
 
-        return _peft.attach(self._config(model, facts), model, seed=seed)
+        return _peft.attach(self._lora_config(model, facts), model, seed=seed)
 
     def load(self, folder: Path, model: nn.Module, facts: Facts) -> Adapted:
         from inlay.adapters import _peft
 
-        return _peft.load(self._config(model, facts), folder, model)
+        return _peft.load(self._lora_config(model, facts), folder, model)
 
-    def _config(self, model: nn.Module, facts: Facts) -> LoraConfig:
+    def _lora_config(self, model: nn.Module, facts: Facts) -> LoraConfig:
         from peft import LoraConfig
 
         from inlay.adapters._peft import TASK_TYPES, stores_transposed
