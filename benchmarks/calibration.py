@@ -1,8 +1,9 @@
 """What a comparison claims of methods that are known to be equal: one method's stored seeds, dealt out as if several.
 
-    python benchmarks/calibration.py STATISTICS.npy --metric rouge [--score rougeL] [--draws 2000]
+    inlay compare quickstart --methods lora --seeds 30 --set train.max_steps=40 --output COMPARISON
+    python benchmarks/calibration.py COMPARISON ROW [--score rougeL] [--draws 2000]
 
-STATISTICS.npy holds the metric's statistics of one method's runs, shape (seeds, examples, k), of at least 20 seeds.
+COMPARISON is the folder of a comparison in which the method of the row called ROW has at least 20 seeds.
 Each draw deals three seeds to each of as many methods as the seeds allow, ten at most, and compares two of them and
 all. No claim between them is true. Then one of them is moved by the difference that is said to be found 80 % of the
 time. Writes benchmarks/results/calibration.json.
@@ -21,10 +22,12 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from inlay.eval.groups import LEVEL, arrange
-from inlay.eval.metrics import Additive, find
+from inlay.eval.metrics import Additive, find, gather, names
 from inlay.eval.power import detectable
 from inlay.eval.seeds import Row, linearize, tell
 from inlay.eval.spread import Variances, measure
+from inlay.tuner.comparison.evidence import read_evidence
+from inlay.tuner.comparison.store import read_comparison
 
 OUT = Path(__file__).resolve().parent / "results" / "calibration.json"
 SEEDS_EACH, MOST_METHODS, FEWEST_SEEDS = 3, 10, 20
@@ -101,15 +104,23 @@ def move(metric: Additive, row: Row, size: float) -> Row:
     return replace(row, values=values, scores=row.scores + size)
 
 
+def statistics_of(folder: Path, label: str, metric: Additive) -> NDArray[np.float64]:
+    """The statistics of a row's cells, shape (seeds, examples, k), from what they left on disk."""
+    row = next(row for row in read_comparison(folder).rows if row.label == label)
+    return np.stack([gather(metric, read_evidence(folder / cell, "tuned").records) for cell in row.cells])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("statistics", type=Path)
-    parser.add_argument("--metric", required=True)
-    parser.add_argument("--score", help="of a metric that has several")
+    parser.add_argument("comparison", type=Path)
+    parser.add_argument("row")
+    parser.add_argument("--score", help="the comparison's own, where it is left out")
     parser.add_argument("--draws", type=int, default=2000)
     asked = parser.parse_args()
-    statistics = np.load(asked.statistics, allow_pickle=False)
-    result = calibrate(find(asked.metric)("en"), statistics, asked.score, asked.draws)
+    record = read_comparison(asked.comparison)
+    score = asked.score or record.score
+    metric = next(found for name in names() if score in (found := find(name)).scores)(record.language)
+    result = calibrate(metric, statistics_of(asked.comparison, asked.row, metric), score, asked.draws)
     OUT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"{result['metric']}: {result['seeds']} seeds x {result['examples']} examples, {result['draws']} draws")
     for row in result["families"]:

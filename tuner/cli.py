@@ -151,8 +151,8 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     compare.add_argument("--again", action="store_true", help="start anew although the same comparison is done")
     _add_set(compare)
 
-    report = add("report", "draw a run's page again and print its table", _report)
-    report.add_argument("run", metavar="RUN", help="a run's folder, or its name under runs/")
+    report = add("report", "draw the page of a run or a comparison again and print its table", _report)
+    report.add_argument("run", metavar="RUN", help="a run's or comparison's folder, or its name under runs/")
 
     listing = add("ls", "list what there is, and what each can do", _ls)
     topics = ("methods", "tasks", "metrics", "recipes", "runs")
@@ -232,15 +232,23 @@ def _compare(options: argparse.Namespace) -> int:
     return ask.show(folder)
 
 
-def _report(options: argparse.Namespace) -> None:
+def _report(options: argparse.Namespace) -> int | None:
     from inlay.tuner import listing
 
+    compared = listing.comparison_named(options.run)
+    if compared:
+        from inlay.tuner.comparison import ask
+        from inlay.tuner.comparison.page import write_pages
+
+        write_pages(compared)
+        return ask.show(compared)
     run = listing.find_run(options.run)
 
     from inlay.tuner.report import write_page
 
     write_page(run)
     _show(run)
+    return None
 
 
 def _show(run: Path) -> None:

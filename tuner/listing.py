@@ -29,6 +29,11 @@ def run_named(text: str) -> Path | None:
     return next((path for path in (Path(text), RUNS / text) if (path / "run.json").is_file()), None)
 
 
+def comparison_named(text: str) -> Path | None:
+    """As `run_named`, of a comparison."""
+    return next((path for path in (Path(text), RUNS / text) if (path / "comparison.json").is_file()), None)
+
+
 def find_run(text: str) -> Path:
     """As `run_named`.
 
@@ -104,9 +109,9 @@ def _metrics() -> str:
 
 
 def _recipes() -> str:
-    from inlay.tuner.shipped import shipped
+    from inlay.tuner.shipped import comparisons, shipped
 
-    return _table([(recipe.name, recipe.summary) for recipe in shipped()])
+    return _table([(recipe.name, recipe.summary) for recipe in (*shipped(), *comparisons())])
 
 
 def _run_folders() -> list[Path]:
@@ -115,13 +120,30 @@ def _run_folders() -> list[Path]:
 
 def _runs() -> str:
     rows = [_run_row(folder) for folder in _run_folders()]
+    rows += [_comparison_row(path.parent) for path in sorted(RUNS.glob("*/comparison.json"))]
     if not rows:
         return "no runs in this folder yet; `inlay run quickstart` makes one"
     return _table([("run", "status", "main score", "age", "size"), *rows])
 
 
+def _comparison_row(folder: Path) -> tuple[str, str, str, str, str]:
+    size = _size_of(folder)
+    try:
+        record = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+        done = sum(row["status"] == "done" for row in record["rows"])
+        status, finding = f"{record['status']}, {done} of {len(record['rows'])} rows", record["heading"]
+        age = time.time() - datetime.fromisoformat(record["created"]).timestamp()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return (folder.name, "unreadable comparison.json", "-", "-", _size(size))
+    return (folder.name, _visible(status), _visible(finding), _age(age), _size(size))
+
+
+def _size_of(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
 def _run_row(folder: Path) -> tuple[str, str, str, str, str]:
-    size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    size = _size_of(folder)
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         status, score = record["status"], _main_score(record.get("metrics"))

@@ -87,7 +87,8 @@ class Setting:
             refuse_other_base(start_from, self.files)
         method = adapters.find(recipe.adapter.method)(recipe.adapter.options)
         _refuse_misfit(recipe, method, self.facts, _steps(recipe, len(self.data.training)))
-        return replace(self, recipe=recipe, method=method, start_from=start_from)
+        data = self.data if recipe.eval.few_shot else replace(self.data, shown=())
+        return replace(self, recipe=recipe, method=method, data=data, start_from=start_from)
 
     def few_shot(self) -> tuple[Example, ...]:
         """The examples to measure on, each behind the training examples that are shown; none where none are asked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics as means
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -270,4 +271,4 @@ def _record(
 
 
 def _relative(path: Path, folder: Path) -> str:
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+    return os.path.relpath(path.absolute(), folder.absolute())

@@ -33,7 +33,7 @@ from inlay.tuner.report.scores import score_name
 from inlay.tuner.setting import Setting
 from inlay.tuner.signals import StopRequest
 
-TEXTS = 24  # outside the task, at most
+TEXTS = 16  # outside the task, at most
 
 
 def compare(plan: Plan, *, output: Path | None, again: bool, command: str) -> Path:

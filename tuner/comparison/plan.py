@@ -161,6 +161,7 @@ def _plan(
 def _row(row: Row, recipe: str, overrides: list[str], seed: int, kind: Kind = "method") -> PlannedRow:
     named = "learning_rate" in row.train or any(given.startswith("train.learning_rate=") for given in overrides)
     given = [
+        "eval.few_shot=0",  # a reference row, where it is asked for
         *([] if named else ["train.learning_rate=null"]),
         *overrides,
         f"adapter={json.dumps(row.adapter)}",
@@ -203,7 +204,7 @@ def _check_search(search: Search, rows: Sequence[PlannedRow], document: Document
 def _references(wanted: References, recipe: str, overrides: list[str], seed: int) -> list[PlannedRow]:
     """The untouched base always; with examples in context, and full fine-tuning, where they are asked for."""
     untouched = Row(label="base", adapter={"method": "none"})
-    rows = [_row(untouched, recipe, [*overrides, "eval.few_shot=0"], seed, "base")]
+    rows = [_row(untouched, recipe, overrides, seed, "base")]
     if wanted.few_shot:
         name = f"base, {wanted.few_shot} example{'s' if wanted.few_shot > 1 else ''} in context"
         shown = Row(label=name, adapter={"method": "none"})

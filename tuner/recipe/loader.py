@@ -18,7 +18,7 @@ from inlay.tuner.recipe import checks, explain, paths, yaml
 from inlay.tuner.recipe.overrides import apply
 from inlay.tuner.recipe.schema import Recipe
 from inlay.tuner.recipe.yaml import Document, KeyPath, dotted
-from inlay.tuner.shipped import shipped
+from inlay.tuner.shipped import comparisons, shipped
 
 # Stands in for a required value that is missing or wrong, so that the rules about the others can still be checked.
 # Chosen so that no rule is broken by the stand-in itself.
@@ -88,6 +88,8 @@ def _find(path_or_name: str) -> Path:
         return known[path_or_name]
     if path.is_dir():
         raise RequestError(Problem("this is a folder; a recipe is a file", file=path_or_name))
+    if path_or_name in {found.name for found in comparisons()}:
+        raise RequestError(f"`{path_or_name}` is a comparison", help=f"did you mean `inlay compare {path_or_name}`?")
     close = explain.nearest(path.stem if path.suffix in (".yaml", ".yml") else path_or_name, list(known))
     hint = f"did you mean `{close}`? " if close else ""
     raise RequestError(
