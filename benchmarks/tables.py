@@ -12,10 +12,12 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 
 from inlay import adapters
+from inlay.tuner.comparison.records import ComparisonRecord, EstimateRecord
 from inlay.tuner.records import RunRecord, ScoreRecord
 
 HERE = Path(__file__).resolve().parent
@@ -82,7 +84,7 @@ def real_models() -> str:
 
 def results() -> str:
     """RESULTS.md: every score of every run on a real base, with what the run saw and took."""
-    parts = ["# Results", "Written by `python benchmarks/tables.py` from `results/real_models.json`."]
+    parts = ["# Results", "Written by `python benchmarks/tables.py` from `results/real_models.json`.", real_models()]
     found = runs()
     for name, model in dict.fromkeys((run["set"], run["model"]) for run in found):
         own = [run["record"] for run in found if (run["set"], run["model"]) == (name, model)]
@@ -123,7 +125,7 @@ def runs() -> list[dict]:
     return [{**run, "record": RunRecord.model_validate(run["record"])} for run in load("real_models.json")]
 
 
-def shown(score: ScoreRecord) -> str:
+def shown(score: ScoreRecord | EstimateRecord) -> str:
     """Value and interval, with as many decimals as its width justifies."""
     if score.ci95 is None:
         return f"{score.value:.4g}"
@@ -165,15 +167,70 @@ def quickstart() -> str:
 
 
 def methods() -> str:
-    """What each method is and can do, from the methods themselves."""
-    heads = ("method", "what", "bases", "merges into the base", "activation checkpointing", "paper")
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for name in adapters.names():
-        method = adapters.find(name)
-        kinds = ", ".join(method.kinds)
-        merge, checkpoints = ("yes" if flag else "no" for flag in (method.mergeable, method.checkpointing))
-        lines.append(f"| `{name}` | {method.title} | {kinds} | {merge} | {checkpoints} | {method.paper} |")
+    """The methods in a few lines, by what they can do, from the methods themselves."""
+    found = [adapters.find(name) for name in adapters.names()]
+    own = {name: method for name, method in zip(adapters.names(), found, strict=True) if name not in ("none", "full")}
+
+    def listed(keep: Callable[[type[adapters.Method]], bool]) -> str:
+        return ", ".join(f"`{name}`" for name, method in own.items() if keep(method))
+
+    return "\n".join(
+        [
+            f"* merge into the base, and PEFT converts them to LoRA: {listed(lambda m: m.mergeable and m.convertible)}",
+            f"* merge into the base: {listed(lambda m: m.mergeable and not m.convertible)}",
+            f"* stay beside the base: {listed(lambda m: not m.mergeable)}",
+            f"* cannot train under activation checkpointing: {listed(lambda m: not m.checkpointing)}",
+            f"* get their targets dequantized from the same 4-bit weights: {listed(lambda m: m.needs_float_weights)}",
+        ]
+    )
+
+
+def compared_quickstart() -> str:
+    """What `inlay compare compare-quickstart` printed when it was last measured."""
+    text = (HERE / "results" / "compare-quickstart.txt").read_text(encoding="utf-8").rstrip()
+    return f"```console\n$ inlay compare compare-quickstart\n{text}\n```"
+
+
+def compared_real() -> str:
+    """The comparisons on a real base: main score with interval, every seed, group, and the rate that was found."""
+    return "\n\n".join(_compared(name) for name in ("compare-e2e", "compare-trec"))
+
+
+def _compared(name: str) -> str:
+    record = ComparisonRecord.model_validate(load(f"{name}.json"))
+    score, info = TITLES[record.score], record.score_info[record.score]
+    lines = [
+        f"**{name.removeprefix('compare-').upper()}**: {record.heading}. {record.examples} test rows, "
+        f"{len(record.seeds)} seeds, {record.rows[0].steps} steps.",
+        "",
+        f"| | {score}, {'higher' if info.higher_is_better else 'lower'} is better | seeds | group | trains | rate |",
+        "|---|--:|---|---|--:|--:|",
+    ]
+    for row in record.rows:
+        found = row.scores.get(record.score)
+        if found is None:
+            lines.append(f"| {row.label} | {row.status}: {row.reason} | | | | |")
+            continue
+        seeds = " ".join(f"{value:.1f}" for value in found.seeds)
+        trains = f"{row.cost.trainable_parameters:,}" if row.cost else ""
+        rate = f"{row.learning_rate:g}{' (edge)' if row.at_edge else ''}" if row.learning_rate else ""
+        lines.append(f"| {row.label} | {shown(found)} | {seeds} | {found.group} | {trains} | {rate} |")
     return "\n".join(lines)
+
+
+def coverage() -> str:
+    """What the intervals and groups of a comparison did in simulations."""
+    found = load("coverage.json")
+    covered = [cell["coverage"] for cell in found["coverage"]]
+    equal = [cell for cell in found["false_claims"] if cell["scatter"] == 1.0]
+    claims = [cell["false_claims"] for cell in equal]
+    power = [cell["found"] for cell in found["power"] if cell["scatter"] == 1.0]
+    return (
+        f"In {len(covered)} simulated settings ({found['simulations']:,} draws each) the 95 % intervals covered "
+        f"{min(covered):.1%} to {max(covered):.1%}; among {equal[0]['methods']} equal methods a false claim was in "
+        f"{min(claims):.1%} to {max(claims):.1%} of families; a difference of the size that is called detectable was "
+        f"found in {min(power):.0%} to {max(power):.0%}."
+    )
 
 
 def load(name: str) -> list | dict:
@@ -184,7 +241,9 @@ TABLES = {
     "quickstart": quickstart,
     "methods": methods,
     "forecasts": forecasts,
-    "real-models": real_models,
+    "compare-quickstart": compared_quickstart,
+    "compare-real": compared_real,
+    "coverage": coverage,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 import comparisons
 import pytest
 from comparisons import row, spec
+from tiny_runs import inlay
 
 PROGRAM = "import sys; from inlay.tuner.cli import main; sys.exit(main())"
 
@@ -39,8 +41,10 @@ def quality(folder, output):
     return rows, record["pairs"], record["heading"]
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
-def test_f1_killed_at_random_moments_and_asked_again_ends_the_same(tmp_path, tiny_models, kills):
+@pytest.fixture
+def folder(tmp_path, tiny_models, monkeypatch):
+    """A comparison with a search in a working folder of its own."""
+    monkeypatch.chdir(tmp_path)
     comparisons.world(tmp_path, tiny_models("llama"))
     rows = (tmp_path / "summarization.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "validation.jsonl").write_text("".join(rows[20:]))
@@ -51,24 +55,48 @@ def test_f1_killed_at_random_moments_and_asked_again_ends_the_same(tmp_path, tin
         overrides=["task.data.validation=validation.jsonl", "train.max_steps=4"],
         search={"trials": 2, "space": {"train.learning_rate": {"times": [1, 10]}}},
     )
+    return tmp_path
+
+
+def finish(output):
+    """Asks once more, in this process."""
+    code, _, said = inlay("compare", "spec.yaml", "--output", output)
+    assert code == 0, said
+
+
+def test_f1_killed_and_asked_again_ends_the_same(folder):
+    process = start(folder, "killed")
+    while len(list((folder / "killed").glob("cells/*/run.json"))) < 3:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert json.loads((folder / "killed" / "comparison.json").read_text())["status"] == "running"
+    finish("killed")
+    finish("whole")
+    assert quality(folder, "killed") == quality(folder, "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_f1_killed_at_twenty_random_moments_ends_the_same(folder):
+    finish("whole")
     begun = time.monotonic()
-    whole = start(tmp_path, "whole")
-    _, said = whole.communicate()
-    assert whole.returncode == 0, said
+    timed = start(folder, "timed")
+    _, said = timed.communicate()
+    assert timed.returncode == 0, said
     seconds = time.monotonic() - begun
     draw = random.Random(0)
-    done = 0
-    for _ in range(kills):
-        process = start(tmp_path, "killed")
+    killed = 0
+    while killed < 20:
+        process = start(folder, "killed")
         try:
             # Most of the time goes into starting; what is worth interrupting comes after.
             process.wait(timeout=draw.uniform(0.3, 1.0) * seconds)
+            shutil.rmtree(folder / "killed")  # it got to its end: once more from the start
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
-            done += 1
+            killed += 1
         process.communicate()
-    last = start(tmp_path, "killed")
-    _, said = last.communicate()
-    assert last.returncode == 0, said
-    assert done
-    assert quality(tmp_path, "killed") == quality(tmp_path, "whole")
+    finish("killed")
+    assert quality(folder, "killed") == quality(folder, "whole")
