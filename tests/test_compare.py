@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -198,6 +199,52 @@ def test_methods_of_a_recipe_get_their_own_defaults(folder):
     again = folder / "again.yaml"
     again.write_text(record["spec"])
     assert inlay("compare", again, "--output", folder / "again")[0] == 0
+
+
+def test_sizes_are_matched_to_a_number_of_weights(folder):
+    spec(folder, row("lora"), row("prefix"), row("bottleneck"), row("ia3"), seeds=1, match_parameters="4k")
+    code, _, err = inlay("compare", "spec.yaml")
+    assert code == 0, err
+    costs = {label: one["cost"] for label, one in rows_of(found(folder)).items() if one["cost"]}
+    counts = {label: cost["trainable_parameters"] for label, cost in costs.items()}
+    for label in ("LoRA", "prefix tuning", "bottleneck adapter"):
+        assert 3000 < counts[label] < 5000, counts
+    assert counts["IA3"] < 1000  # it has no size to choose
+
+
+def test_finished_runs_are_compared_as_the_cells_that_they_are(made, monkeypatch, tmp_path):
+    folder, *_ = made
+    monkeypatch.chdir(folder)
+    cells = [home(folder) / "cells" / name for name in ("lora-s0", "lora-s1", "ia3-s0", "ia3-s1")]
+    code, out, err = inlay("compare", *cells, "--output", tmp_path / "out")
+    assert code == 0, err
+    record = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    mine, theirs = rows_of(record), rows_of(found(folder))
+    assert mine.keys() == {"LoRA", "IA3", "base"}
+    for label, one in mine.items():
+        for name, score in one["scores"].items():
+            assert {**score, "group": ""} == {**theirs[label]["scores"][name], "group": ""}
+    pair = next(pair for pair in record["pairs"] if {pair["a"], pair["b"]} == {"LoRA", "IA3"})
+    assert pair["claim"] == "seeds"
+    assert record["heading"] in out.replace("\n", " ")
+
+
+def test_runs_on_other_rows_stand_apart(folder):
+    recipe = folder / "recipe.yaml"
+    assert inlay("run", recipe, "--output", "a")[0] == 0
+    assert inlay("run", recipe, "--output", "b", "--set", "adapter={method: ia3}")[0] == 0
+    other = ["--set", "adapter={method: prompt}", "--set", "task.data.max_rows.test=4"]
+    assert inlay("run", recipe, "--output", "c", *other)[0] == 0
+    code, *_ = inlay("compare", "a", "b", "c", "--output", "out")
+    rows = rows_of(json.loads((folder / "out" / "comparison.json").read_text()))
+    assert code == 1
+    assert rows["prompt tuning"]["status"] == "incomparable"
+    assert "was measured on other rows or tokens than LoRA" in rows["prompt tuning"]["reason"]
+    assert rows["LoRA"]["status"] == rows["IA3"]["status"] == "done"
+    shutil.copytree(folder / "a", folder / "copy")
+    code, _, err = inlay("compare", "a", "copy", "--output", "twice")
+    assert code == 2
+    assert "a and copy are the same but for when they ran (seed 0)" in err
 
 
 def test_classification_is_compared_by_accuracy(tmp_path, tiny_models, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from inlay import adapters
 from inlay.eval.metrics import Additive
@@ -92,7 +93,7 @@ def _input(row: PlannedRow, ready: Ready, folder: Path, course: Course) -> RowIn
 
 
 def _differs(row: PlannedRow, ready: Ready) -> list[str]:
-    """Training fields in which the row is not as the other methods, beside its learning rate."""
+    """Training fields in which the row is not as most methods are, beside its learning rate."""
     if row.kind != "method":
         return []
     fields = row.recipe.train.model_dump(mode="json")
@@ -100,8 +101,13 @@ def _differs(row: PlannedRow, ready: Ready) -> list[str]:
     return [
         f"{name.replace('_', ' ')} {value}"
         for name, value in fields.items()
-        if name not in FREE and any(other[name] != value for other in others)
+        if name not in FREE and value != _most_common([other[name] for other in others])
     ]
+
+
+def _most_common(values: list[Any]) -> Any:
+    """The value that most have; of equals the first."""
+    return max(values, key=values.count)
 
 
 def _tuning(ready: Ready) -> str:
