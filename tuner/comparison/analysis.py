@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inlay import adapters
-from inlay.eval.groups import Groups, compare_all, holm
+from inlay.eval.groups import Groups, compare_all, holm, moderate
 from inlay.eval.metrics import Additive, Metric, Whole, gather, values
 from inlay.eval.seeds import Difference, difference, estimate
 from inlay.tuner.comparison.costs import costs, forgetting
@@ -211,7 +211,8 @@ def _against(
     """Every ranked row against each reference: one family of tests a reference."""
     made = []
     for reference in others:
-        found = [difference(metric, runs[row.label], runs[reference.label], score) for row in ranked]
+        alone = [difference(metric, runs[row.label], runs[reference.label], score) for row in ranked]
+        found = moderate(metric, alone, len(ranked) + 1)
         for row, one, adjusted in zip(ranked, found, holm([one.p for one in found]), strict=True):
             made.append(_pair(row.label, reference.label, score, one, adjusted, adjusted < APART))
     return made

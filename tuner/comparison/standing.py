@@ -93,7 +93,7 @@ def detectable(record: ComparisonRecord) -> str:
     if record.detectable is None:
         return ""
     info = record.score_info.get(record.score)
-    unit = "%" if info and info.ratio else one_line(info.unit) if info else ""
+    unit = "%" if info and info.ratio else "pp" if info and info.unit == "%" else one_line(info.unit) if info else ""
     least = f"{record.detectable:.2g} {unit}".strip()
     return f"A difference of {least} would be found in four of five such comparisons; a smaller one is usually a tie."
 

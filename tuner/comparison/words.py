@@ -33,7 +33,7 @@ def heading(analysis: Analysis, score: str, fallback: str) -> str:
     if not others:
         which = "The two methods" if len(groups.order) == 2 else f"The {_number(len(groups.order))} methods"
         return f"{which} cannot be told apart on {name}"
-    behind = "all others" if len(others) > 1 else others[0]
+    behind = f"the other {_number(len(others))}" if len(others) > 1 else others[0]
     if len(groups.tied) == 1:
         return f"{best} is ahead of {behind} on {name}"
     everywhere = all(groups.apart(one, other) for one in groups.tied for other in others)
@@ -91,7 +91,7 @@ def _split(groups: Groups, metric: Additive) -> list[str]:
     ways = [way for way in ways if way]
     apart = f"{figure(abs(gap.value), None)} {gap.unit}"
     if not ways:
-        return [f"No number of rows would split {first} from {second} at a gap of {apart}."]
+        return [f"Neither more rows nor more seeds alone would split {first} from {second} at a gap of {apart}."]
     return [f"To split {first} from {second}, if the gap of {apart} is real: {', or '.join(ways)}."]
 
 
@@ -161,21 +161,30 @@ def _lost(rows: Sequence[RowRecord]) -> list[str]:
 
 
 def _edges(rows: Sequence[RowRecord]) -> list[str]:
-    said = []
+    """Fields whose best value was the smallest or the largest tried: the best may lie beyond it."""
+    found: dict[str, list[str]] = {}
     for row in rows:
         for name in row.at_edge:
-            field, value = name.rpartition(".")[2].replace("_", " "), row.chosen[name]
+            value = row.chosen[name]
             shown = plain(value) if isinstance(value, float) else value
-            said.append(f"The best {field} of {row.label}, {shown}, is at the edge of what was searched.")
-    return said
+            found.setdefault(name, []).append(f"{row.label} ({shown})")
+    return [
+        f"The best {name.rpartition('.')[2].replace('_', ' ')} is at the edge of what was searched for {_all(labels)}."
+        for name, labels in found.items()
+    ]
+
+
+def _all(labels: Sequence[str]) -> str:
+    """`a, b and c`, however many."""
+    return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"
 
 
 def _listed(labels: Sequence[str]) -> str:
     """`a, b and c`; a long list is cut."""
     shown = list(labels)
     if len(shown) > _FEW + 1:
-        shown = [*shown[:_FEW], f"{_number(len(labels) - _FEW)} others"]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+        shown = [*shown[:_FEW], f"{_number(len(labels) - _FEW)} more"]
+    return _all(shown)
 
 
 def _number(number: int) -> str:
