@@ -29,6 +29,15 @@ WRONG = {
     "score": (GOOD + "score: rougel\n", "`rougel` is no score", "rougeL"),
     "size": (GOOD + "match_parameters: many\n", "spec.yaml:7", "match_parameters"),
     "space": (GOOD + "search: {space: {train.learning_rate: {low: 2, high: 1}}}\n", "spec.yaml:7", "low below high"),
+    "rate": (GOOD + "search: {space: {train.learning_rate: {times: [1, 400]}}}\n", "spec.yaml:7", "IA3", "at most 1"),
+    "shared": (GOOD + "search: {space: {train.max_steps: [5, 6]}}\n", "spec.yaml:7", "it cannot be searched"),
+    "times": (GOOD + "search: {space: {adapter.r: {times: [1, 2]}}}\n", "spec.yaml:7", "learning rate"),
+    "objective": (GOOD + "search: {objective: rougeL}\n", "`rougeL` cannot decide a search", "rouge"),
+    "same rows": (GOOD + "search: {}\noverrides: [eval.split=validation]\n", "validation"),
+    "patience": (
+        GOOD + "overrides: [train.eval_steps=1, train.early_stopping_patience=2, eval.split=test]\n",
+        "validation",
+    ),
     "validation": (GOOD + "search: {trials: 2}\n", "validation"),
     "outside": (GOOD + "outside: nowhere.jsonl\n", "spec.yaml:7", "no such file"),
     "override": (GOOD + "overrides: [train.max_step=3]\n", "unknown key `max_step`", "did you mean `max_steps`?"),
@@ -56,6 +65,8 @@ def test_a_mistake_is_told_in_its_place(name, tmp_path, tiny_models, monkeypatch
         (["recipe.yaml", "--methods", "lora,loha2"], "did you mean `loha`?"),
         (["recipe.yaml", "other.yaml"], "`recipe.yaml` is no finished run"),
         (["nowhere.yaml"], "nowhere.yaml"),
+        (["recipe.yaml", "--methods", "lora", "--seeds", "0"], "there is nothing to compare"),
+        (["recipe.yaml", "--methods", ","], "there is nothing to compare"),
     ],
 )
 def test_a_wrong_request_says_what_can_be_asked(arguments, said, tmp_path, tiny_models, monkeypatch):

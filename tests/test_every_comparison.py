@@ -49,10 +49,11 @@ def test_every_row_of_a_shipped_comparison_can_be_trained(name, hub):
 
 
 @pytest.mark.parametrize("name", ["compare-quickstart", pytest.param("compare-search", marks=pytest.mark.slow)])
-def test_a_shipped_comparison_runs_and_leaves_all_files(name, tmp_path, monkeypatch):
+def test_a_shipped_comparison_runs_and_leaves_all_files(name, tiny_models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(compare, "TEXTS", 2)
-    sets = [part for override in TINY for part in ("--set", override)]
+    small = [f"base.model={tiny_models('llama')}", *TINY]
+    sets = [part for override in small for part in ("--set", override)]
     code, out, err = inlay("compare", name, "--output", "out", *sets)
     assert code == 0, err
     record = json.loads((tmp_path / "out" / "comparison.json").read_text())

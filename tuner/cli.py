@@ -146,7 +146,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     compare = add("compare", "compare adapter methods on the same base, rows and budget", _compare)
     compare.add_argument("targets", nargs="+", metavar="TARGET", help="a comparison's file, a recipe, or runs")
     compare.add_argument("--methods", metavar="A,B,...", help="with a recipe: the methods to compare")
-    compare.add_argument("--seeds", type=int, default=3, metavar="N", help="with a recipe: how many seeds (3)")
+    compare.add_argument("--seeds", type=int, metavar="N", help="with a recipe: how many seeds (3)")
     compare.add_argument("--output", type=Path, metavar="DIR", help="where it goes (runs/<name>-<hash>)")
     compare.add_argument("--again", action="store_true", help="start anew although the same comparison is done")
     _add_set(compare)

@@ -134,22 +134,23 @@ def train_adapter(
 ) -> Trained:
     """Trains the adapter in place, logging to the folder; a first signal ends it after the step in hand."""
     stop.deferred = True
-    trained = train(
-        adapted,
-        setting.data.training,
-        setting.recipe.train,
-        seed=setting.recipe.seed,
-        learning_rate=setting.learning_rate,
-        pad_id=setting.pad_id,
-        start_id=setting.start_id(base),
-        device=base.device,
-        validation=checked,
-        listener=_Telling(folder, show),
-        stop=stop,
-        folder=folder.path,
-    )
-    stop.deferred = False
-    return trained
+    try:
+        return train(
+            adapted,
+            setting.data.training,
+            setting.recipe.train,
+            seed=setting.recipe.seed,
+            learning_rate=setting.learning_rate,
+            pad_id=setting.pad_id,
+            start_id=setting.start_id(base),
+            device=base.device,
+            validation=checked,
+            listener=_Telling(folder, show),
+            stop=stop,
+            folder=folder.path,
+        )
+    finally:
+        stop.deferred = False
 
 
 def validation(setting: Setting, base: Base, adapted: Adapted) -> Validation | None:

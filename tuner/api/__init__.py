@@ -51,7 +51,7 @@ def run(
 def compare(
     *targets: str | Path,
     methods: Sequence[str] | None = None,
-    seeds: int = 3,
+    seeds: int | None = None,
     overrides: Sequence[str] = (),
     output: str | Path | None = None,
     again: bool = False,
@@ -61,7 +61,7 @@ def compare(
     Args:
         targets: one comparison or recipe, by file or name; or the folders of finished runs.
         methods: what to compare on a recipe.
-        seeds: of those, how many.
+        seeds: of those, how many; three where it is None.
         overrides: each `dotted.path=value`, for all rows.
         output: the comparison's folder; `runs/<name>-<hash>` by default.
         again: start anew although the same comparison is done.

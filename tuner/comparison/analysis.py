@@ -101,7 +101,7 @@ def _runs(metric: Additive, found: Mapping[str, list[Evidence]]) -> dict[str, Ru
     made: dict[str, Runs] = {}
     for label, cells in found.items():
         own = {evidence.run.seed: gather(metric, evidence.records) for evidence in cells}
-        untrained = all(evidence.run.train is None for evidence in cells)
+        untrained = all(evidence.who != "tuned" for evidence in cells)
         made[label] = dict.fromkeys(seeds, next(iter(own.values()))) if untrained else own
     return made
 
@@ -131,10 +131,10 @@ def _difference_in_protocol(one: Evidence, first: Evidence, *, trained: bool) ->
         return f"ran on another base than {{other}} ({_plainly(own.model)}, {own.quantization})"
     if own.compute_dtype != base.compute_dtype:
         return f"computed in {own.compute_dtype}, {{other}} in {base.compute_dtype}"
-    if own.prompt_format != base.prompt_format:
-        return "was prompted in another way than {other}"
     if [(r.id, r.references, r.tokens) for r in one.records] != [(r.id, r.references, r.tokens) for r in first.records]:
         return "was measured on other rows or tokens than {other}"
+    if (own.prompt_format, one.prompts) != (base.prompt_format, first.prompts):
+        return "was prompted in another way than {other}"
     if (one.eval.split, one.eval.decoding) != (first.eval.split, first.eval.decoding):
         return f"was decoded in another way than {{other}} ({one.eval.decoding})"
     if one.eval.language != first.eval.language:
@@ -245,8 +245,8 @@ def _record(
         status, reason = "failed", row.refusal
     elif odd:
         status, reason = "incomparable", odd
-    trained = [cell.record.train for cell in row.cells if cell.record and cell.record.train]
-    made = [cell.record for cell in row.cells if cell.record]
+    made = [cell.record for cell in row.cells if cell.record and row.who == "tuned"]
+    trained = [record.train for record in made if record.train]
     return RowRecord(
         label=row.label,
         kind=row.kind,
@@ -263,8 +263,8 @@ def _record(
         rows_seen=trained[0].rows_seen if trained else 0,
         tokens_seen=trained[0].tokens if trained else 0,
         scores=dict(scores),
-        cost=costs(made, merged if adapters.find(row.method).mergeable else None) if row.done else None,
-        forgetting=forgetting(made) if row.done else None,
+        cost=costs(made, merged if adapters.find(row.method).mergeable else None) if made and row.done else None,
+        forgetting=forgetting(made) if made and row.done else None,
         trials=list(row.trials),
         chosen=dict(row.chosen),
         at_edge=list(row.at_edge),

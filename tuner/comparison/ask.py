@@ -17,7 +17,7 @@ def answered(
     targets: Sequence[str],
     *,
     methods: Sequence[str] | None,
-    seeds: int,
+    seeds: int | None,
     overrides: Sequence[str],
     output: Path | None,
     again: bool,
@@ -28,7 +28,7 @@ def answered(
     Args:
         targets: one specification or recipe, by file or name; or folders of finished runs.
         methods: what to compare on a recipe; None where `targets` are no recipe.
-        seeds: of those, how many.
+        seeds: of those, how many; three where it is None.
         overrides: each `dotted.path=value`.
         output: the folder; by default one under `runs/`.
         again: start anew even if the same is done.
@@ -41,14 +41,19 @@ def answered(
     if all(runs) and methods is None:
         from inlay.tuner.comparison.finished import compare_runs
 
-        return compare_runs([run for run in runs if run], output=output, command=command)
+        if overrides or seeds is not None:
+            raise RequestError("finished runs are compared as they are", help="leave out --set and --seeds")
+        return compare_runs([run for run in runs if run], output=output, again=again, command=command)
     if len(targets) > 1:
         missing = next(target for target, run in zip(targets, runs, strict=True) if run is None)
         raise RequestError(f"`{missing}` is no finished run", help="give runs, or one comparison, or one recipe")
     target = targets[0]
     if methods is not None:
-        asked = plan.from_methods(target, [name.strip() for name in methods if name.strip()], seeds, overrides)
+        named = [name.strip() for name in methods if name.strip()]
+        asked = plan.from_methods(target, named, 3 if seeds is None else seeds, overrides)
     elif spec.is_spec(target):
+        if seeds is not None:
+            raise RequestError(f"`{target}` names its seeds itself", help="write `seeds:` there, and leave out --seeds")
         asked = plan.from_spec(target, overrides)
     else:
         raise RequestError(
@@ -58,6 +63,10 @@ def answered(
     folder, begun = store.folder_of(asked, output, again=again)
     if begun is not None and begun.status == "complete":
         store.require_same_inputs(begun, asked.rows[0].recipe, folder)
+        if not (folder / "comparison.html").is_file():  # stopped between the last cell and the page
+            from inlay.tuner.comparison.page import write_pages
+
+            write_pages(folder)
         return folder
 
     from inlay.tuner.comparison.compare import compare

@@ -46,20 +46,25 @@ class Bench:
         return self.setting.open_base()
 
     @contextlib.contextmanager
-    def adapted(self, setting: Setting, seed: int) -> Iterator[Adapted]:
+    def adapted(self, setting: Setting) -> Iterator[Adapted]:
         """The base with a fresh adapter of `setting`; afterwards the adapter is off, and the base what it was.
 
         Raises:
             Failure: the adapter cannot be attached.
         """
         floats = setting.method.targets(setting.facts) if setting.method.needs_float_weights else ()
-        with base_models.plain_layers(self.base, floats) as extra:
-            self.extra_bytes = extra
-            adapted = setting.open_adapter(self.base, seed)
-            try:
-                yield adapted
-            finally:
-                clean = adapted.detach() is not None
+        clean = False
+        try:
+            with base_models.plain_layers(self.base, floats) as extra:
+                self.extra_bytes = extra
+                adapted = setting.open_adapter(self.base, setting.recipe.seed)
+                try:
+                    yield adapted
+                finally:
+                    clean = adapted.detach() is not None
+        except Exception:
+            self._make_sure(clean)
+            raise
         self._make_sure(clean)
 
     def _make_sure(self, clean: bool) -> None:
@@ -81,13 +86,20 @@ class Bench:
             seconds.append((time.perf_counter() - started) / len(written[0]))
         return statistics.median(seconds[1:])
 
-    def merged_latency(self) -> float:
-        """As `latency`, of the base with plain layers everywhere: what any merged adapter costs."""
-        with base_models.plain_layers(self.base, tuple(self.setting.facts.linears)):
+    def merged_latency(self) -> float | None:
+        """As `latency`, of the base with plain layers everywhere: what any merged adapter costs. None where they do
+        not fit into memory."""
+        import torch
+
+        with (
+            contextlib.suppress(torch.OutOfMemoryError),
+            base_models.plain_layers(self.base, tuple(self.setting.facts.linears)),
+        ):
             found = self.setting.method.attach(self.base.model, self.setting.facts, seed=0, steps=0)
             seconds = self.latency(self.setting, found)
             found.detach()
-        return seconds
+            return seconds
+        return None
 
     def outside(self, setting: Setting, adapted: Adapted) -> OutsideRecord | None:
         """The likelihood of texts outside the task, adapted and untouched; None where the base reads no plain text."""
@@ -123,7 +135,9 @@ def read_texts(path: Path) -> tuple[Text, ...]:
         RequestError: a line is not such a row, or there are none.
     """
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    with explained(f"`{path}` is no text in UTF-8", UnicodeDecodeError):
+        lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
         with explained(f"{path}:{number} is no row with a `text`", ValueError, KeyError, TypeError):
             found.append(Text(f"{path.name}:{number}", str(json.loads(line)["text"])))
     if not found:

@@ -47,7 +47,7 @@ def measure_base(bench: Bench, path: Path, command: str, show: Progressing, stop
     """Measures the untouched base, with examples in context too where its recipe asks for them."""
     setting = bench.setting
     with _cell(bench, setting, path, command, show) as folder:
-        with bench.adapted(setting, setting.recipe.seed) as adapted:
+        with bench.adapted(setting) as adapted:
             train_and_measure(setting, folder, bench.base, adapted, show=show, stop=stop)
             latency = bench.latency(setting, adapted)
         _update_eval(folder, latency_seconds=latency, merged_latency_seconds=bench.merged_latency())
@@ -64,7 +64,7 @@ def measure_row(
     """
     with (
         _cell(bench, setting, path, command, show) as folder,
-        bench.adapted(setting, setting.recipe.seed) as adapted,
+        bench.adapted(setting) as adapted,
     ):
         train_and_measure(setting, folder, bench.base, adapted, show=show, stop=stop, known=known)
         assert folder.record.adapter is not None
@@ -86,7 +86,7 @@ def try_values(
     """
     with (
         _cell(bench, setting, path, command, show) as folder,
-        bench.adapted(setting, setting.recipe.seed) as adapted,
+        bench.adapted(setting) as adapted,
     ):
         checked = validation(setting, bench.base, adapted)
         assert checked is not None

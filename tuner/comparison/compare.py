@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,7 +22,7 @@ from inlay.tuner.comparison.outcome import BASE_CELL, cell_of, record_of
 from inlay.tuner.comparison.page import write_pages
 from inlay.tuner.comparison.plan import Plan, PlannedRow
 from inlay.tuner.comparison.power import foreseen
-from inlay.tuner.comparison.prepare import Ready, prepare
+from inlay.tuner.comparison.prepare import LOSS, Ready, prepare
 from inlay.tuner.comparison.records import ComparisonRecord, TrialRecord
 from inlay.tuner.comparison.search import VALIDATIONS, RowSearch
 from inlay.tuner.console import hushed
@@ -95,7 +96,8 @@ class _Work:
                             self._measure(row, seed)
         except BaseException as error:
             stopped = isinstance(error, KeyboardInterrupt)
-            self._write("interrupted" if stopped else "failed", str(error).partition("\n")[0])
+            reason = error.problems[0].message if isinstance(error, Failure) else str(error).partition("\n")[0]
+            self._write("interrupted" if stopped else "failed", reason)
             if isinstance(error, Interrupted):
                 raise Interrupted(f"{error}; the same command goes on from here", error.exit_code) from error
             raise
@@ -124,7 +126,12 @@ class _Work:
         """Trials and cells that are not finished."""
         trials = [self._trial(slug, n) for slug, search in self.searches.items() for n in range(search.wanted)]
         cells = [cell_of(self.folder, row, seed) for row in self.ready.trained for seed in self.plan.seeds]
-        return sum(finished(path) is None for path in (self.folder / BASE_CELL, *trials, *cells))
+        return sum(finished(path) is None for path in (*trials, *cells)) + (not self._base_is_done())
+
+    def _base_is_done(self) -> bool:
+        """Without the base nothing can be compared, so where it failed it is measured again."""
+        record = finished(self.folder / BASE_CELL)
+        return record is not None and record.status == "complete"
 
     def _trial(self, slug: str, number: int) -> Path:
         return self.folder / "trials" / f"{slug}-t{number}"
@@ -140,7 +147,7 @@ class _Work:
 
     def _measure_base(self) -> None:
         path = self.folder / BASE_CELL
-        worked = finished(path) is None
+        worked = not self._base_is_done()
         if worked:
             self.board.begin("base")
             measure_base(self.bench, path, self.command, self.board, self.stop)
@@ -156,11 +163,12 @@ class _Work:
             self.board.begin(f"{row.label}, seed {seed}")
             chosen = self.course.chosen.get(row.slug, {})
             setting = self.ready.base.adapted_as(row.with_values(chosen, path.name, seed))
-            try:
+            # A processor that is out of memory says so with a plain RuntimeError.
+            with contextlib.suppress(Failure, RuntimeError):
                 measure_row(self.bench, setting, path, self.command, self.known, self.board, self.stop)
-            except Failure as failure:
-                self.board.note(f"failed   {row.label}, seed {seed}: {failure.problems[0].message}")
             record = finished(path)
+            if record and record.status == "failed":
+                self.board.note(f"failed   {row.label}, seed {seed}: {record.reason}")
             self._write("running")
         shown = record and record.metrics and record.metrics.tuned.get(self.ready.score)
         self.board.put(row.label, seed, plain(shown.value) if shown else "failed", worked=worked)
@@ -168,7 +176,7 @@ class _Work:
     def _search_of(self, row: PlannedRow) -> RowSearch:
         assert self.plan.search is not None
         objective = self.plan.search.objective
-        higher = objective != "loss" and bool(find_metric(objective).higher_is_better)
+        higher = objective != LOSS and bool(find_metric(objective).higher_is_better)
         return RowSearch(self.plan.search, row.label, self.ready.settings[row.slug].method.learning_rate, higher)
 
     def _search(self, row: PlannedRow) -> None:
@@ -205,16 +213,14 @@ class _Work:
         def judge(measured: Mapping[str, float], count: int) -> bool:
             return search.is_poor(measured[name], count)
 
-        try:
+        with contextlib.suppress(Failure, RuntimeError):
             try_values(self.bench, setting, path, self.command, judge, self.board, self.stop)
-        except Failure as failure:
-            self.board.note(f"failed   {row.label}, {_told(values)}: {failure.problems[0].message}")
 
     def _objective(self) -> str:
         """What a trial's validation is judged by, as it is named in the log."""
         assert self.plan.search is not None
         objective = self.plan.search.objective
-        return objective if objective == "loss" else find_metric(objective).scores[0]
+        return objective if objective == LOSS else find_metric(objective).scores[0]
 
     def _validated(self, setting: Setting) -> Setting:
         """The setting of a trial: validated as it trains, and not stopped by its own patience."""
@@ -224,7 +230,7 @@ class _Work:
             update={
                 "eval_steps": train.eval_steps or max(1, setting.steps // VALIDATIONS),
                 "early_stopping_patience": None,
-                "early_stopping_metric": None if objective == "loss" else objective,
+                "early_stopping_metric": None if objective == LOSS else objective,
             }
         )
         return replace(setting, recipe=setting.recipe.model_copy(update={"train": changed}))

@@ -20,9 +20,11 @@ Who = Literal["tuned", "base", "few_shot"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """One finished run: its record, and what one model left on every example of the benchmark."""
+    """One finished run: its record, and what one of its models, `who`, left on every example of the benchmark."""
 
     run: RunRecord
+    who: Who
+    prompts: tuple[str, ...]
     records: tuple[Record, ...]
 
     @property
@@ -42,7 +44,8 @@ def read_evidence(path: Path, who: Who) -> Evidence:
     run = files.record
     if run.status != "complete" or run.eval is None:
         raise RequestError(f"`{path}` is not a finished run ({run.status})", help="only finished runs can be compared")
-    return Evidence(run, tuple(_record(line, run.eval, who, path) for line in files.predictions))
+    records = tuple(_record(line, run.eval, who, path) for line in files.predictions)
+    return Evidence(run, who, tuple(line.prompt for line in files.predictions), records)
 
 
 def untouched(path: Path, metrics: Sequence[Metric]) -> Untouched:

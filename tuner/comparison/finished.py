@@ -23,13 +23,14 @@ from inlay.tuner.problems import RequestError
 from inlay.tuner.records import RunRecord
 from inlay.tuner.report import read_record
 from inlay.tuner.report.figures import counted
+from inlay.tuner.report.files import read_run
 from inlay.tuner.run_directory import free_path
 
 NAME = "compare-runs"
 TUNING = "Learning rates: as each run had them; how they were chosen is not known here."
 
 
-def compare_runs(paths: Sequence[Path], *, output: Path | None, command: str) -> Path:
+def compare_runs(paths: Sequence[Path], *, output: Path | None, again: bool, command: str) -> Path:
     """Compares finished runs: runs that differ in their seed alone are one row.
 
     Raises:
@@ -38,7 +39,7 @@ def compare_runs(paths: Sequence[Path], *, output: Path | None, command: str) ->
     records = {path: _finished(path) for path in paths}
     identity = _identity(records)
     folder, done = _folder(output, identity)
-    if done:
+    if done and not again:
         return folder
     first = next(iter(records.values()))
     assert first.eval is not None
@@ -108,7 +109,7 @@ def _folder(output: Path | None, identity: str) -> tuple[Path, bool]:
         return output, False
     free, used = free_path(NAME, identity)
     for path in used:
-        if (path / store.RECORD).is_file() and store.read_comparison(path).identity == identity:
+        if (path / "comparison.html").is_file() and store.read_comparison(path).identity == identity:
             return path, True
     return free, False
 
@@ -130,7 +131,7 @@ def _metrics(runs: Sequence[RunRecord], language: str) -> list[Metric]:
 def _rows(records: dict[Path, RunRecord]) -> list[RowInput]:
     grouped: dict[str, dict[Path, RunRecord]] = {}
     for path, run in records.items():
-        grouped.setdefault(json.dumps(_kind(run), sort_keys=True), {})[path] = run
+        grouped.setdefault(json.dumps(_kind(path, run), sort_keys=True), {})[path] = run
     labels = _labels([next(iter(group.values())) for group in grouped.values()])
     rows = []
     for label, group in zip(labels, grouped.values(), strict=True):
@@ -158,18 +159,11 @@ def _rows(records: dict[Path, RunRecord]) -> list[RowInput]:
     return [base, *rows]
 
 
-def _kind(run: RunRecord) -> dict[str, Any]:
-    """All in which runs of one row agree: everything but the seed and what came of it."""
-    assert run.adapter is not None
-    return {
-        "method": run.adapter.method,
-        "options": run.adapter.options,
-        "start": run.adapter.start_sha256,
-        "base": run.base.model_dump() if run.base else None,
-        "rows": run.data.rows_sha256 if run.data else None,
-        "train": [run.train.learning_rate, run.train.steps, run.train.rows_seen] if run.train else None,
-        "decoding": run.eval.decoding if run.eval else None,
-    }
+def _kind(path: Path, run: RunRecord) -> list[Any]:
+    """All in which runs of one row agree: everything but the seed and the name."""
+    recipe = [line for line in read_run(path).recipe.splitlines() if not line.startswith(("seed:", "name:"))]
+    start = run.adapter.start_sha256 if run.adapter else ""
+    return [recipe, start, run.base.sha256 if run.base else "", run.data.rows_sha256 if run.data else ""]
 
 
 def _labels(runs: Sequence[RunRecord]) -> list[str]:

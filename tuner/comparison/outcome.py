@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from inlay.tuner.comparison.plan import PlannedRow
 from inlay.tuner.comparison.prepare import Ready
 from inlay.tuner.comparison.records import ComparisonRecord
 from inlay.tuner.comparison.words import detectable_by, heading, sentences
+from inlay.tuner.recipe import Recipe
 from inlay.tuner.report.figures import count, counted, plain
 
 BASE_CELL = Path("cells/base")
@@ -81,8 +83,8 @@ def _input(row: PlannedRow, ready: Ready, folder: Path, course: Course) -> RowIn
         kind=row.kind,
         method=row.recipe.adapter.method,
         title=adapters.find(row.recipe.adapter.method).title,
-        options=row.recipe.adapter.options.model_dump(mode="json"),
-        cells=[] if refusal else cells,
+        options=_chosen(row, chosen, ready).adapter.options.model_dump(mode="json"),
+        cells=[] if row.slug in ready.refused else cells,
         learning_rate=float(rate) if rate and row.kind in ("method", "full") else None,
         refusal=refusal,
         differs=_differs(row, ready),
@@ -92,16 +94,25 @@ def _input(row: PlannedRow, ready: Ready, folder: Path, course: Course) -> RowIn
     )
 
 
+def _chosen(row: PlannedRow, values: Mapping[str, Any], ready: Ready) -> Recipe:
+    """The row's recipe with the values that its search found."""
+    return row.with_values(values, row.recipe.name, ready.plan.seeds[0]) if values else row.recipe
+
+
 def _differs(row: PlannedRow, ready: Ready) -> list[str]:
     """Training fields in which the row is not as most methods are, beside its learning rate."""
     if row.kind != "method":
         return []
     fields = row.recipe.train.model_dump(mode="json")
     others = [other.recipe.train.model_dump(mode="json") for other in ready.plan.rows if other.kind == "method"]
+    start = row.recipe.adapter.start_from
     return [
-        f"{name.replace('_', ' ')} {value}"
-        for name, value in fields.items()
-        if name not in FREE and value != _most_common([other[name] for other in others])
+        *([f"trained on from {row.recipe.written('adapter.start_from')}"] if start else []),
+        *(
+            f"{name.replace('_', ' ')} {value}"
+            for name, value in fields.items()
+            if name not in FREE and value != _most_common([other[name] for other in others])
+        ),
     ]
 
 
@@ -114,15 +125,19 @@ def _tuning(ready: Ready) -> str:
     """How learning rates were chosen."""
     search = ready.plan.search
     if search is None:
-        named = [row.label for row in ready.trained if row.named_rate]
+        methods = [row for row in ready.trained if row.kind == "method"]
+        named = [row.label for row in methods if row.named_rate]
         if not named:
             return "Learning rates: untuned defaults of the methods."
-        return "Learning rates: untuned, as the comparison names them."
+        if len(named) == len(methods):
+            return "Learning rates: untuned, as the comparison names them."
+        return f"Learning rates: untuned; named for {', '.join(named)}, the methods' defaults for the others."
     fields = ", ".join(name.rpartition(".")[2].replace("_", " ") for name in search.space)
     rows = ready.base.data.record.rows.get("validation", 0)
+    full = " Full fine-tuning was not searched." if any(row.kind == "full" for row in ready.trained) else ""
     return (
         f"Searched: {fields}, {counted(search.trials, 'trial')} at most for each method, by {search.objective} on "
-        f"{counted(rows, 'validation row')}; the test rows were scored once, after that."
+        f"{counted(rows, 'validation row')}; the test rows were scored once, after that.{full}"
     )
 
 

@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 import inlay
 from inlay import adapters
+from inlay.tuner.adapter_folder import find as find_adapter
+from inlay.tuner.adapter_folder import weights_sha256
 from inlay.tuner.comparison import spec as specs
-from inlay.tuner.comparison.spec import Between, References, Row, Search, Spec
+from inlay.tuner.comparison.spec import SHARED, Between, References, Row, Search, Space, Spec, Times
 from inlay.tuner.problems import Problem, RequestError
 from inlay.tuner.recipe import Recipe, load, recipe_hash
 from inlay.tuner.recipe.resolved import as_yaml
@@ -96,6 +98,8 @@ def from_methods(recipe: str, methods: Sequence[str], seeds: int, overrides: Seq
     Raises:
         RequestError: an unknown method, or a mistake in the recipe.
     """
+    if not methods or seeds < 1:
+        raise RequestError(f"{seeds} seeds of {len(methods)} methods: there is nothing to compare")
     unknown = [name for name in methods if name not in adapters.names()]
     if unknown:
         try:
@@ -187,11 +191,16 @@ def _placed(problem: Problem, document: Document, place: KeyPath, about: str = "
 
 def _check_search(search: Search, rows: Sequence[PlannedRow], document: Document) -> list[Problem]:
     """Fields that a row does not have, or values that it cannot have."""
-    problems = []
+    problems = [
+        specs.place_of(document, ("search", "space", name)).problem(said, path=f"search.space.{name}")
+        for name, space in search.space.items()
+        if (said := _unsearchable(name, space))
+    ]
+    if problems:
+        return problems
     for row in rows:
         for name, space in search.space.items():
-            tried = space if isinstance(space, list) else [space.low, space.high] if isinstance(space, Between) else []
-            for value in tried or [1e-3]:
+            for value in _tried(space, row):
                 try:
                     row.with_values({name: value}, row.slug or "row", row.recipe.seed)
                 except RequestError as failure:
@@ -199,6 +208,23 @@ def _check_search(search: Search, rows: Sequence[PlannedRow], document: Document
                     problems += [_placed(p, document, place, f"{row.label}: ") for p in failure.problems]
                     break
     return problems
+
+
+def _unsearchable(name: str, space: Space) -> str:
+    """Why a field cannot be searched; empty where it can."""
+    if not name.startswith(("adapter.", "train.")) or name in SHARED:
+        return f"`{name}` is the same for all rows, so it cannot be searched"
+    if isinstance(space, Times) and name != "train.learning_rate":
+        return f"`times` are of a method's own learning rate; `{name}` needs values, or `low` and `high`"
+    return ""
+
+
+def _tried(space: Space, row: PlannedRow) -> list[Any]:
+    """The values of a field that a row may get, or the ends of their range."""
+    if isinstance(space, Times):
+        own = adapters.find(row.recipe.adapter.method).learning_rate
+        return [own * times for times in space.times]
+    return [space.low, space.high] if isinstance(space, Between) else space
 
 
 def _references(wanted: References, recipe: str, overrides: list[str], seed: int) -> list[PlannedRow]:
@@ -252,12 +278,12 @@ def _brief(value: Any) -> str:
 
 
 def _with_slugs(rows: Sequence[PlannedRow]) -> list[PlannedRow]:
-    taken: Counter[str] = Counter()
-    made = []
+    made: list[PlannedRow] = []
     for row in rows:
-        slug = _slug(row.label)[:40] or row.recipe.adapter.method
-        taken[slug] += 1
-        made.append(replace(row, slug=slug if taken[slug] == 1 else f"{slug}-{taken[slug]}"))
+        stem, number = _slug(row.label)[:40] or row.recipe.adapter.method, 1
+        while (slug := stem if number == 1 else f"{stem}-{number}") in {other.slug for other in made}:
+            number += 1
+        made.append(replace(row, slug=slug))
     return made
 
 
@@ -270,7 +296,7 @@ def _identity(spec: Spec, rows: Sequence[PlannedRow], seeds: Sequence[int], outs
     parts = {
         "version": inlay.__version__,
         "name": spec.name,
-        "rows": [[row.label, row.kind, recipe_hash(row.recipe)] for row in rows],
+        "rows": [[row.label, row.kind, recipe_hash(row.recipe), _start(row)] for row in rows],
         "seeds": list(seeds),
         "score": spec.score,
         "search": spec.search.model_dump(mode="json") if spec.search else None,
@@ -278,3 +304,9 @@ def _identity(spec: Spec, rows: Sequence[PlannedRow], seeds: Sequence[int], outs
         "outside": hashlib.sha256(outside.read_bytes()).hexdigest() if outside else None,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _start(row: PlannedRow) -> str:
+    """Hash of the adapter that the row's training begins with; empty where it begins with none."""
+    found = find_adapter(Path(row.recipe.adapter.start_from)) if row.recipe.adapter.start_from else None
+    return weights_sha256(found) if found else ""

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from inlay import adapters
 from inlay.adapters import Facts
+from inlay.eval import metrics
+from inlay.tuner import base as base_models
 from inlay.tuner.comparison.plan import Plan, PlannedRow
+from inlay.tuner.model_files import locate
 from inlay.tuner.problems import RequestError
+from inlay.tuner.recipe import Recipe
 from inlay.tuner.setting import Setting, survey
+
+LOSS = "loss"
 
 
 @dataclass(frozen=True)
@@ -48,14 +54,15 @@ def prepare(plan: Plan) -> Ready:
     Raises:
         RequestError: base or data cannot be used, no row can be trained, or the score is unknown.
     """
+    _refuse_unfair(plan)
     first = plan.rows[0]
-    methods = [adapters.find(row.recipe.adapter.method)(row.recipe.adapter.options) for row in plan.rows]
+    facts = _facts(first.recipe)
+    plan = replace(plan, rows=tuple(_sized(row, plan.match_parameters, facts) for row in plan.rows))
     shown = next((row for row in plan.rows if row.kind == "few_shot"), first)
     validates = plan.search is not None or any(row.recipe.train.eval_steps for row in plan.rows)
     splits = dict.fromkeys((*(("validation",) if validates else ()), first.recipe.eval.split))
     recipe = shown.with_values({}, "base", plan.seeds[0])
-    base = survey(recipe, tuple(splits), reserve=max(method.prepended for method in methods))
-    plan = replace(plan, rows=tuple(_sized(row, plan.match_parameters, base.facts) for row in plan.rows))
+    base = survey(recipe, tuple(splits), reserve=max(map(_prepended, _recipes(plan))))
     settings: dict[str, Setting] = {}
     refused: dict[str, str] = {}
     problems = []
@@ -69,6 +76,43 @@ def prepare(plan: Plan) -> Ready:
     if not any(row.kind == "method" for row in ready.trained):
         raise RequestError(problems)
     return ready
+
+
+def _refuse_unfair(plan: Plan) -> None:
+    """What would make rows unequal, or choose on the rows that are scored."""
+    recipe = plan.rows[0].recipe
+    if any(row.recipe.train.early_stopping_patience for row in plan.rows):
+        message = "with early stopping the rows of a comparison would see unequal numbers of tokens"
+        raise RequestError(message, help="add `train.early_stopping_patience=null` to the overrides")
+    if plan.search is None:
+        return
+    if recipe.eval.split == "validation":
+        message = "the search chooses on the validation rows, so they cannot be the benchmark as well"
+        raise RequestError(message, help="add `eval.split=test` to the overrides")
+    objective = plan.search.objective
+    if objective == LOSS:
+        return
+    known = [name for name in metrics.names() if metrics.find(name).higher_is_better is not None]
+    if objective not in known:
+        raise RequestError(f"`{objective}` cannot decide a search", help=f"`{LOSS}`, or one of {', '.join(known)}")
+
+
+def _facts(recipe: Recipe) -> Facts:
+    files = locate(recipe.base.model, recipe.base.revision)
+    return base_models.read_facts(base_models.read_config(files), recipe.base.quantization.bits)
+
+
+def _recipes(plan: Plan) -> Iterator[Recipe]:
+    """Every row's recipe, and those that a search of adapter options can make of it."""
+    for row in plan.rows:
+        yield row.recipe
+        for name, space in (plan.search.space if plan.search and row.kind == "method" else {}).items():
+            if name.startswith("adapter.") and isinstance(space, list):
+                yield from (row.with_values({name: value}, row.recipe.name, row.recipe.seed) for value in space)
+
+
+def _prepended(recipe: Recipe) -> int:
+    return adapters.find(recipe.adapter.method)(recipe.adapter.options).prepended
 
 
 def _sized(row: PlannedRow, weights: int | None, facts: Facts) -> PlannedRow:

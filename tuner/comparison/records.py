@@ -109,7 +109,7 @@ class RowRecord(_Part):
 class PairRecord(_Part):
     """Row `a` minus row `b` in one score, paired by seed and example: of other seeds and examples where `claim` is
     `seeds`, of these trained models on other examples where it is `examples`. For a ratio scale the difference is in %
-    of `b`. `adjusted` is Holm's p-value among all pairs; `apart`: it is at most 0.05."""
+    of `b`. `adjusted` is Holm's p-value among all pairs; `apart`: it is below 0.05."""
 
     a: str
     b: str

@@ -31,6 +31,8 @@ from inlay.tuner.shipped import comparisons
 
 Seeds = Annotated[int, Field(ge=1, le=100)] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 _SPACES = "expected a list of values, `{times: [...]}` or `{low: ..., high: ...}`"
+# What decides which tokens are read, and how many rows: equal for all rows, or they could not be compared.
+SHARED = ("train.max_length", "train.loss_on", "train.max_steps", "train.epochs")
 Values = Annotated[list[Any], Field(min_length=2, max_length=100)]
 
 
@@ -43,8 +45,8 @@ class Row(Block):
 
     @model_validator(mode="after")
     def _reads_what_others_read(self) -> Row:
-        for name in ("max_length", "loss_on"):
-            if name in self.train:
+        for name in self.train:
+            if f"train.{name}" in SHARED[:2]:
                 raise ValueError(f"all rows read the same tokens; `{name}` stands under `overrides`, for all of them")
         return self
 
@@ -69,11 +71,14 @@ class Between(Block):
         return self
 
 
+Space = Values | Times | Between
+
+
 class Search(Block):
     """The same number of trials for each method, on the validation rows alone."""
 
     trials: int = Field(4, ge=2, le=1000, description="trials of each row")
-    space: dict[str, Values | Times | Between] = Field(
+    space: dict[str, Space] = Field(
         {"train.learning_rate": Times(times=[0.3, 1.0, 3.0, 10.0])}, min_length=1, description="what is searched"
     )
     objective: Text = Field("loss", description="what decides on the validation rows: `loss`, or a metric")
@@ -99,7 +104,7 @@ class Spec(Block):
     references: References = Field(default_factory=References, description="rows to hold the methods against")
     match_parameters: int | None = Field(None, ge=1, description="pick each method's size nearest to so many weights")
     search: Search | None = Field(None, description="a search of learning rates and other fields")
-    outside: Text | None = Field(None, description="a .jsonl file of texts to measure forgetting on")
+    outside: Text | None = Field(None, description="a .jsonl file whose first texts measure forgetting")
 
 
 def read(path_or_name: str | Path) -> tuple[Spec, Document, Path]:

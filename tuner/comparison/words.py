@@ -30,15 +30,15 @@ def heading(analysis: Analysis, score: str, fallback: str) -> str:
     if len(groups.order) == 1:
         found = analysis.row(best).scores[score]
         return f"{best} reaches {figure(found.value, found.ci95)} {name}"
-    if not others:
+    if not others and _all_tied(groups):
         which = "The two methods" if len(groups.order) == 2 else f"The {_number(len(groups.order))} methods"
         return f"{which} cannot be told apart on {name}"
-    behind = f"the other {_number(len(others))}" if len(others) > 1 else others[0]
+    behind = "" if not others else f"the other {_number(len(others))}" if len(others) > 1 else others[0]
     if len(groups.tied) == 1:
         return f"{best} is ahead of {behind} on {name}"
     everywhere = all(groups.apart(one, other) for one in groups.tied for other in others)
-    together = f"{_listed(groups.tied)} cannot be told apart on {name}"
-    return f"{together}; {'they are' if everywhere else f'{best} is'} ahead of {behind}"
+    together = f"{_together(groups)} on {name}"
+    return f"{together}; {'they are' if everywhere else f'{best} is'} ahead of {behind}" if others else together
 
 
 def sentences(analysis: Analysis, metric: Additive | None, score: str, tuning: str) -> list[str]:
@@ -71,10 +71,22 @@ def _ties(analysis: Analysis, groups: Groups) -> str:
     rows = [analysis.row(label) for label in groups.tied]
     costs = {row.label: row.cost for row in rows if row.cost}
     if len(costs) < len(rows):
-        return f"{_listed(groups.tied)} cannot be told apart here."
+        return f"{_together(groups)} here."
     fastest = min(costs, key=lambda label: costs[label].train_seconds)
     smallest = min(costs, key=lambda label: costs[label].trainable_parameters)
-    return f"{_listed(groups.tied)} cannot be told apart here. Fastest to train: {fastest}. Fewest weights: {smallest}."
+    return f"{_together(groups)} here. Fastest to train: {fastest}. Fewest weights: {smallest}."
+
+
+def _all_tied(groups: Groups) -> bool:
+    """Whether no two of those that tie with the best can be told apart from each other."""
+    return not any(groups.apart(*pair) for pair in combinations(groups.tied, 2))
+
+
+def _together(groups: Groups) -> str:
+    """Who ties with the best; those that do may differ from each other."""
+    if _all_tied(groups):
+        return f"{_listed(groups.tied)} cannot be told apart"
+    return f"{_listed(groups.tied[1:])} cannot be told from {groups.best}"
 
 
 def _split(groups: Groups, metric: Additive) -> list[str]:
@@ -87,8 +99,8 @@ def _split(groups: Groups, metric: Additive) -> list[str]:
     examples = round(gap.spread.example_df) + 1
     spread = groups.variances or gap.variances
     rows, more = needed(gap.scaled, spread, seeds, examples, len(groups.order))
-    ways = [f"about {count(_rounded(rows))} test rows" if rows else "", f"about {count(more)} seeds" if more else ""]
-    ways = [way for way in ways if way]
+    ways = [f"about {count(_rounded(rows))} rows to test on"] if rows and rows > examples else []
+    ways += [f"about {count(more)} seeds"] if more and more > seeds else []
     apart = f"{figure(abs(gap.value), None)} {gap.unit}"
     if not ways:
         return [f"Neither more rows nor more seeds alone would split {first} from {second} at a gap of {apart}."]
@@ -102,9 +114,9 @@ def _rounded(number: int) -> int:
 
 def _claim(groups: Groups) -> str:
     if groups.claim == "seeds":
-        return "Groups and intervals speak of other seeds and other test rows; p-values are Holm's over all pairs."
+        return "Groups and intervals speak of other seeds and other rows; p-values are Holm's over all pairs."
     return (
-        "One seed: groups speak of these trained models on other test rows. Another seed might order the methods "
+        "With one seed, groups speak of these trained models on other rows. Another seed might order the methods "
         "otherwise."
     )
 
