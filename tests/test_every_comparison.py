@@ -15,7 +15,7 @@ from inlay.tuner.comparison.prepare import prepare
 from inlay.tuner.shipped import comparisons, shipped
 
 NAMES = [found.name for found in comparisons()]
-TINY = ["train.max_steps=2", "train.eval_steps=1", "task.data.max_rows={train: 40, validation: 4, test: 3}"]
+TINY = ["task.truncate=true", "train.max_steps=2", "train.eval_steps=1", "task.data.max_rows={train: 40, validation: 4, test: 3}"]
 
 
 @pytest.fixture(scope="module")
