@@ -51,5 +51,6 @@ live:  # symlinks under the import name, for type checkers
 benchmarks: $(VENV)/.ready-test  # the quickstart's bars; see also benchmarks/real_models.py and benchmarks/cuda.py
 	mkdir -p benchmarks/results
 	$(BIN)/inlay run quickstart --again > benchmarks/results/quickstart.txt
+	$(BIN)/inlay compare compare-quickstart --again > benchmarks/results/compare-quickstart.txt
 	$(BIN)/python benchmarks/embedded_bars.py
 	$(BIN)/python benchmarks/tables.py

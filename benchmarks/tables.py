@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 
 from inlay import adapters
-from inlay.tuner.comparison.records import ComparisonRecord, EstimateRecord
+from inlay.tuner.comparison.records import ComparisonRecord, EstimateRecord, RowRecord
 from inlay.tuner.records import RunRecord, ScoreRecord
 
 HERE = Path(__file__).resolve().parent
@@ -29,6 +29,7 @@ SHOWN = {
     "classification": ("accuracy", "f1"),
     "text_to_text": ("rougeL", "bleu", "chrf", "perplexity"),
 }
+COMPARED = {"E2E": "compare-e2e", "TREC": "compare-trec"}
 MAIN = {"dialogue": "perplexity", "summarization": "rougeL", "classification": "accuracy", "text_to_text": "bleu"}
 TITLES = {"rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF", "accuracy": "accuracy %", "f1": "macro-F1"}
 TITLES |= {"perplexity": "perplexity"}
@@ -102,6 +103,8 @@ def results() -> str:
             speed, peak = run.train.steps / run.train.seconds, run.train.peak_bytes / 1e9
             lines.append(f"| {title} | {run.adapter.trainable_parameters:,} | {tuned} | {speed:.2f} | {peak:.2f} |")
         parts.append("\n".join(lines))
+    for title, name in COMPARED.items():
+        parts += [f"## {title}, compared", f"From `results/{name}.json`.", _compared(name)]
     parts += ["## The quickstart's bars", "Written from `results/embedded_bars.json`.", embedded_bars()]
     return "\n\n".join(parts) + "\n"
 
@@ -161,9 +164,9 @@ def forecasts() -> str:
 
 
 def quickstart() -> str:
-    """What `inlay run quickstart` printed when it was last measured."""
-    text = (HERE / "results" / "quickstart.txt").read_text(encoding="utf-8").rstrip()
-    return f"```console\n$ inlay run quickstart\n{text}\n```"
+    """The scores that `inlay run quickstart` printed when it was last measured; what it took is left out."""
+    text = (HERE / "results" / "quickstart.txt").read_text(encoding="utf-8").partition("\n\nmemory")[0]
+    return f"```console\n$ inlay run quickstart\n{text}\n...\n```"
 
 
 def methods() -> str:
@@ -187,21 +190,34 @@ def methods() -> str:
 
 def compared_quickstart() -> str:
     """What `inlay compare compare-quickstart` printed when it was last measured."""
-    text = (HERE / "results" / "compare-quickstart.txt").read_text(encoding="utf-8").rstrip()
+    text = (HERE / "results" / "compare-quickstart.txt").read_text(encoding="utf-8").partition("\n\npage")[0]
     return f"```console\n$ inlay compare compare-quickstart\n{text}\n```"
 
 
 def compared_real() -> str:
-    """The comparisons on a real base: main score with interval, every seed, group, and the rate that was found."""
-    return "\n\n".join(_compared(name) for name in ("compare-e2e", "compare-trec"))
+    """The comparisons on a real base side by side: main score with interval, and group."""
+    records = [ComparisonRecord.model_validate(load(f"{name}.json")) for name in COMPARED.values()]
+    heads = [f"{name}, {TITLES[record.score]}" for name, record in zip(COMPARED, records, strict=True)]
+    lines = ["| | trains | " + " | | ".join(heads) + " | |", "|---|--:|" + "--:|---|" * len(heads)]
+    for row in records[0].rows:
+        own = [next(other for other in record.rows if other.label == row.label) for record in records]
+        cells = [_cell(one, record.score) for one, record in zip(own, records, strict=True)]
+        trains = f"{row.cost.trainable_parameters:,}" if row.cost else ""
+        lines.append(f"| {row.label} | {trains} | {' | '.join(cells)} |")
+    found = [f"{name}: {record.heading}." for name, record in zip(COMPARED, records, strict=True)]
+    return "\n".join([*lines, "", *found])
+
+
+def _cell(row: RowRecord, score: str) -> str:
+    found = row.scores.get(score)
+    return f"{shown(found)} | {found.group}" if found else f"{row.status}: {row.reason} | "
 
 
 def _compared(name: str) -> str:
     record = ComparisonRecord.model_validate(load(f"{name}.json"))
     score, info = TITLES[record.score], record.score_info[record.score]
     lines = [
-        f"**{name.removeprefix('compare-').upper()}**: {record.heading}. {record.examples} test rows, "
-        f"{len(record.seeds)} seeds, {record.rows[0].steps} steps.",
+        f"{record.heading}. {record.examples} test rows, {len(record.seeds)} seeds, {record.rows[0].steps} steps.",
         "",
         f"| | {score}, {'higher' if info.higher_is_better else 'lower'} is better | seeds | group | trains | rate |",
         "|---|--:|---|---|--:|--:|",

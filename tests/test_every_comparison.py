@@ -15,7 +15,8 @@ from inlay.tuner.comparison.prepare import prepare
 from inlay.tuner.shipped import comparisons, shipped
 
 NAMES = [found.name for found in comparisons()]
-TINY = ["task.truncate=true", "train.max_steps=2", "train.eval_steps=1", "task.data.max_rows={train: 40, validation: 4, test: 3}"]
+ROWS = "task.data.max_rows={train: 40, validation: 4, test: 3}"
+TINY = ["task.truncate=true", "train.max_steps=2", "train.eval_steps=1", ROWS]
 
 
 @pytest.fixture(scope="module")
