@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics as means
 from collections.abc import Mapping, Sequence
@@ -192,8 +193,20 @@ def _estimate(metric: Additive, label: str, runs: Runs, score: str, groups: Grou
         once = len({id(statistics) for statistics in runs.values()}) == 1  # untrained: one run stands for any seed
         found, group = estimate(metric, dict([next(iter(runs.items()))]) if once else runs, score), ""
     return EstimateRecord(
-        value=found.value, ci95=found.ci95, seeds=list(found.seed_values), group=group, note=found.note
+        value=found.value,
+        ci95=_possible(metric, found.ci95),
+        seeds=list(found.seed_values),
+        group=group,
+        note=found.note,
     )
+
+
+def _possible(metric: Additive, ci95: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The part of an interval that scores can lie in: none is negative, and shares and points end at 100."""
+    if ci95 is None:
+        return None
+    most = 100.0 if metric.unit in ("%", "points") else math.inf
+    return max(0.0, ci95[0]), min(most, ci95[1])
 
 
 def _pairs(groups: Groups | None, score: str) -> list[PairRecord]:
