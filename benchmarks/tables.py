@@ -249,8 +249,8 @@ def coverage() -> str:
         f"{min(covered):.1%} to {max(covered):.1%}; among {equal[0]['methods']} equal methods a false claim was in "
         f"{min(claims):.1%} to {max(claims):.1%} of families; a difference of the size that is called detectable was "
         f"found in {min(power):.0%} to {max(power):.0%}. Dealt from {real['seeds']} real seeds of one method, "
-        f"{real['draws']:,} times: false claims in at most {most:.1%}, a planted difference found in {min(planted):.0%} "
-        f"to {max(planted):.0%} (`benchmarks/coverage.py`, `calibration.py`)."
+        f"{real['draws']:,} times: false claims in at most {most:.1%}, a planted difference found in "
+        f"{min(planted):.0%} to {max(planted):.0%} (`benchmarks/coverage.py`, `calibration.py`)."
     )
 
 
