@@ -92,6 +92,11 @@ class Decoding:
     repetition_penalty: float = 1.0
     seed: int = 0
 
+    @property
+    def greedy(self) -> bool:
+        """The likeliest token each time, and nothing else."""
+        return not self.do_sample and self.num_beams == 1 and self.repetition_penalty == 1.0
+
     def signature(self) -> str:
         """The settings in one line, e.g. `greedy, at most 64 tokens`."""
         how = f"beam search {self.num_beams}" if self.num_beams > 1 else "greedy"

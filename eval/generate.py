@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 from inlay.eval import Decoding
+from inlay.eval.continuation import Continuation, needs_equal_lengths, takes_positions
 from inlay.eval.scoring import Scorable, batches, observing, pad
 
 
@@ -21,7 +22,7 @@ def generate(
     """Continues each prompt.
 
     Prompts of a causal model are padded on the left, so that what is generated follows the prompt at once. Where pads
-    would change the result (between tokens that an adapter prepends and the text), a batch holds one length only.
+    would change the result, a batch holds one length only.
 
     Args:
         prompts: token ids; for a sequence-to-sequence model, of the encoder.
@@ -32,9 +33,62 @@ def generate(
         The new ids of each prompt, the stop token included where there is one, pads after it left out.
     """
     import torch
+
+    results: list[list[int]] = [[] for _ in prompts]
+    done = 0
+    own = scorable.kind == "causal" and decoding.greedy and takes_positions(scorable)
+    write = _retiring if own else _together
+    with observing(scorable), torch.random.fork_rng(enabled=decoding.do_sample):
+        for batch in batches([len(p) for p in prompts], batch_size, equal=_equal(scorable, decoding)):
+            if decoding.do_sample:
+                torch.manual_seed(decoding.seed + done)
+            for i, row in zip(batch, write(scorable, [prompts[i] for i in batch], decoding, stop_ids), strict=True):
+                results[i] = row
+            done += len(batch)
+            if progress:
+                progress(done)
+    return results
+
+
+def _equal(scorable: Scorable, decoding: Decoding) -> bool:
+    """Whether a batch may hold prompts of one length only."""
+    if scorable.kind == "seq2seq":
+        return False
+    if decoding.greedy and takes_positions(scorable):
+        return needs_equal_lengths(scorable)
+    # A repetition penalty counts the pads of a prompt among the tokens that have occurred.
+    return scorable.prepends == "tokens" or decoding.repetition_penalty != 1.0
+
+
+def _retiring(
+    scorable: Scorable, prompts: Sequence[Sequence[int]], decoding: Decoding, stop_ids: Sequence[int]
+) -> list[list[int]]:
+    """Greedy: the likeliest token each time. A row that has ended leaves the batch, so the others need not carry it."""
+    read = Continuation(scorable, prompts)
+    written: list[list[int]] = [[] for _ in prompts]
+    rows, logits = list(range(len(prompts))), read.last
+    while True:
+        chosen = logits.float().argmax(-1).tolist()
+        for row, token in zip(rows, chosen, strict=True):
+            written[row].append(token)
+        going = [
+            i for i, row in enumerate(rows) if chosen[i] not in stop_ids and len(written[row]) < decoding.max_new_tokens
+        ]
+        if not going:
+            return written
+        if len(going) < len(rows):
+            read.select(going)
+        rows = [rows[i] for i in going]
+        logits = read.extend([[chosen[i]] for i in going])[:, -1]
+
+
+def _together(
+    scorable: Scorable, prompts: Sequence[Sequence[int]], decoding: Decoding, stop_ids: Sequence[int]
+) -> list[list[int]]:
+    """Every other decoding, by transformers."""
     from transformers import GenerationConfig
 
-    start = {"decoder_start_token_id": scorable.start_id} if scorable.kind == "seq2seq" else {}
+    causal = scorable.kind == "causal"
     config = GenerationConfig(
         max_new_tokens=decoding.max_new_tokens,
         do_sample=decoding.do_sample,
@@ -44,28 +98,13 @@ def generate(
         pad_token_id=scorable.pad_id,
         use_cache=True,
         **(_sampling(decoding) if decoding.do_sample else {}),
-        **start,
+        **({} if causal else {"decoder_start_token_id": scorable.start_id}),
     )
-    results: list[list[int]] = [[] for _ in prompts]
-    # A repetition penalty counts the pads of a prompt among the tokens that have occurred.
-    unpadded = scorable.prepends == "tokens" or decoding.repetition_penalty != 1.0
-    equal = unpadded and scorable.kind == "causal"
-    done = 0
-    with observing(scorable), _no_config_of_its_own(scorable), torch.random.fork_rng(enabled=decoding.do_sample):
-        for batch in batches([len(p) for p in prompts], batch_size, equal=equal):
-            ids, mask = pad(
-                [prompts[i] for i in batch], scorable.pad_id, scorable.device, left=scorable.kind == "causal"
-            )
-            if decoding.do_sample:
-                torch.manual_seed(decoding.seed + done)
-            output = scorable.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-            new = output[:, ids.shape[1] :] if scorable.kind == "causal" else output[:, 1:]
-            for i, row in zip(batch, new.tolist(), strict=True):
-                results[i] = _until_stop(row, stop_ids)
-            done += len(batch)
-            if progress:
-                progress(done)
-    return results
+    ids, mask = pad(prompts, scorable.pad_id, scorable.device, left=causal)
+    with _no_config_of_its_own(scorable):
+        output = scorable.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    new = output[:, ids.shape[1] :] if causal else output[:, 1:]
+    return [_until_stop(row, stop_ids) for row in new.tolist()]
 
 
 def _sampling(decoding: Decoding) -> dict[str, float | int]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from inlay.eval import Example, Text
-from inlay.eval.scoring import Rendering, Scorable, batches, observing, pad
+from inlay.eval.continuation import Continuation, needs_equal_lengths
+from inlay.eval.scoring import Rendering, Scorable, batches, logits_of, observing, pad
 
 if TYPE_CHECKING:
     import torch
@@ -32,9 +32,8 @@ def score_answers(scorable: Scorable, pairs: Sequence[tuple[Ids, Ids]], *, batch
     with observing(scorable):
         for batch in batches([len(p) + len(a) for p, a in pairs], batch_size):
             prompts, answers = [pairs[i][0] for i in batch], [pairs[i][1] for i in batch]
-            logits, starts = _answer_logits(scorable, prompts, answers)
-            for row, (i, answer, start) in enumerate(zip(batch, answers, starts, strict=True)):
-                sums[i] = _nll(logits[row, start : start + len(answer)], answer)
+            for i, answer, logits in zip(batch, answers, _answer_logits(scorable, prompts, answers), strict=True):
+                sums[i] = _nll(logits, answer)
     return sums
 
 
@@ -73,8 +72,7 @@ def score_choices(
         return _grouped(score_answers(scorable, pairs, batch_size=batch_size), labels)
     results: list[list[float]] = [[] for _ in prompts]
     size = max(1, 4 * batch_size // max(map(len, labels), default=1))
-    # Positions can be given to most models; where they cannot, or where something is prepended, nothing is padded.
-    equal = scorable.kind == "causal" and (scorable.prepends != "nothing" or not _takes_positions(scorable))
+    equal = scorable.kind == "causal" and needs_equal_lengths(scorable)
     with observing(scorable):
         for batch in batches([len(p) for p in prompts], size, equal=equal):
             encode = _choose_seq2seq if scorable.kind == "seq2seq" else _choose_causal
@@ -84,22 +82,24 @@ def score_choices(
     return results
 
 
-def _answer_logits(
-    scorable: Scorable, prompts: Sequence[Ids], answers: Sequence[Ids]
-) -> tuple[torch.Tensor, list[int]]:
-    """Logits (rows, positions, vocabulary), and for each row the position that predicts its first answer token."""
+def _answer_logits(scorable: Scorable, prompts: Sequence[Ids], answers: Sequence[Ids]) -> Iterator[torch.Tensor]:
+    """For each row the logits (answer tokens, vocabulary) that predict its answer; no others are computed."""
     if scorable.kind == "seq2seq":
         ids, mask = pad(prompts, scorable.pad_id, scorable.device)
         shifted = [[scorable.start_id, *answer[:-1]] for answer in answers]
-        decoder, _ = pad(shifted, scorable.pad_id, scorable.device)
-        output = scorable.model(input_ids=ids, attention_mask=mask, decoder_input_ids=decoder)
-        return output.logits[:, -decoder.shape[1] :], [0] * len(answers)
-    # The last token predicts nothing that is scored, so it is left out.
-    rows = [[*prompt, *answer][:-1] for prompt, answer in zip(prompts, answers, strict=True)]
-    ids, mask = pad(rows, scorable.pad_id, scorable.device)
-    logits = scorable.model(input_ids=ids, attention_mask=mask).logits
-    # Prepended tokens stand before the text in the logits too.
-    return logits[:, -ids.shape[1] :], [len(prompt) - 1 for prompt in prompts]
+        decoder, wanted = pad(shifted, scorable.pad_id, scorable.device)
+        inputs = {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": decoder}
+    else:
+        # The last token predicts nothing that is scored, so it is left out.
+        rows = [[*prompt, *answer][:-1] for prompt, answer in zip(prompts, answers, strict=True)]
+        ids, mask = pad(rows, scorable.pad_id, scorable.device)
+        inputs, wanted = {"input_ids": ids, "attention_mask": mask}, mask.clone()
+        for row, prompt in zip(wanted, prompts, strict=True):
+            row[: len(prompt) - 1] = 0
+    # Prepended tokens stand before the text.
+    with logits_of(scorable.model, lambda hidden: hidden[:, -wanted.shape[1] :][wanted.bool()][None]):
+        logits = scorable.model(**inputs).logits[0]
+    return iter(logits.split([len(answer) for answer in answers]))
 
 
 def _nll(logits: torch.Tensor, ids: Ids) -> float:
@@ -111,33 +111,14 @@ def _nll(logits: torch.Tensor, ids: Ids) -> float:
     return float(-torch.log_softmax(logits.float(), -1).gather(-1, chosen).double().sum())
 
 
-def _takes_positions(scorable: Scorable) -> bool:
-    return "position_ids" in inspect.signature(scorable.inner.forward).parameters
-
-
 def _choose_causal(scorable: Scorable, prompts: Sequence[Ids], labels: Sequence[Sequence[Ids]]) -> list[list[float]]:
-    import torch
-
-    # Left padding keeps the distance between a prompt's end and its label, which windowed attention counts in slots.
-    ids, mask = pad(prompts, scorable.pad_id, scorable.device, left=True)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    own = {"position_ids": positions} if scorable.prepends == "nothing" and _takes_positions(scorable) else {}
-    output = scorable.model(input_ids=ids, attention_mask=mask, use_cache=True, **own)
-    cache, last = output.past_key_values, output.logits[:, -1]
-    prepended = cache.get_seq_length() - ids.shape[1]
+    read = Continuation(scorable, prompts)
     owners, flat = _flat(labels)
-    sums = [_nll(last[i][None], label[:1]) for i, label in zip(owners, flat, strict=True)]
+    sums = [_nll(read.last[i][None], label[:1]) for i, label in zip(owners, flat, strict=True)]
     if max(map(len, flat)) == 1:
         return _grouped(sums, labels)
-    cache.batch_select_indices(torch.tensor(owners, device=ids.device))
-    inputs, label_mask = pad([label[:-1] or [scorable.pad_id] for label in flat], scorable.pad_id, scorable.device)
-    before = torch.cat([mask.new_ones(len(mask), prepended), mask], 1)[owners]
-    starts = before.sum(-1, keepdim=True)
-    if _takes_positions(scorable):
-        own = {"position_ids": starts + torch.arange(inputs.shape[1], device=starts.device)}
-    logits = scorable.inner(
-        input_ids=inputs, attention_mask=torch.cat([before, label_mask], 1), past_key_values=cache, **own
-    ).logits
+    read.select(owners)
+    logits = read.extend([label[:-1] or [scorable.pad_id] for label in flat])
     rest = [_nll(row[: len(label) - 1], label[1:]) for row, label in zip(logits, flat, strict=True)]
     return _grouped([a + b for a, b in zip(sums, rest, strict=True)], labels)
 

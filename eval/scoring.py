@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -81,6 +81,22 @@ def observing(scorable: Scorable) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextlib.contextmanager
+def logits_of(model: nn.Module, choose: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Inside, the output head computes logits of chosen positions alone: for a large vocabulary they are the largest
+    tensors there are.
+
+    Args:
+        choose: from the last hidden states (rows, positions, width), those to compute logits of, with as many axes.
+    """
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda _, inputs: (choose(inputs[0]), *inputs[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def pad(

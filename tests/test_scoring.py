@@ -132,16 +132,24 @@ def _plain_loop(folder, bits, render) -> float:
 
 
 class _Poisoned(torch.nn.Module):
-    """A model whose logits are not finite where a row holds a given token."""
+    """A model whose last hidden states, and so logits, are not finite where a row holds a given token."""
 
     def __init__(self, model, token: int, value: float) -> None:
         super().__init__()
         self.model, self.token, self.value = model, token, value
 
+    def get_output_embeddings(self):
+        return self.model.get_output_embeddings()
+
     def forward(self, input_ids, attention_mask):
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask)
-        output.logits[(input_ids == self.token).any(-1)] = self.value
-        return output
+        found = (input_ids == self.token).any(-1)[:, None, None]
+        handle = self.get_output_embeddings().register_forward_pre_hook(
+            lambda _, inputs: inputs[0].masked_fill(found, self.value), prepend=True
+        )
+        try:
+            return self.model(input_ids=input_ids, attention_mask=attention_mask)
+        finally:
+            handle.remove()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -231,3 +231,23 @@ def test_s23_validation_does_not_change_training(attach, bits):
     adapted.model.train()
     engine.sum_loss(adapted.model, batch).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in adapted.model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix", "prompt"])
+def test_the_head_computes_label_tokens_alone_and_the_loss_is_that_of_all_logits(attach, method):
+    """Of a large vocabulary, logits of prompts and pads would be most of the memory of a step."""
+    adapted = attach(method)
+    batch = Collator(make_rows(), 1, None)([0, 3, 5])
+    seen = []
+    head = adapted.model.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _, inputs, output: seen.append(output.shape[:-1].numel()))
+    loss = engine.sum_loss(adapted.model, batch)
+    handle.remove()
+    labels = batch["labels"]
+    wanted = labels != -100
+    assert seen == [int(wanted.sum())]
+    assert seen[0] < wanted.numel() / 2
+    output = adapted.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    logits = output.logits[:, -labels.shape[1] :].transpose(1, 2)
+    expected = torch.nn.functional.cross_entropy(logits, labels, ignore_index=-100, reduction="sum")
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)

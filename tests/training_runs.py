@@ -67,7 +67,7 @@ def attaching(tiny_models: Callable[..., Path]) -> Callable[..., Adapted]:
         method: str = "lora", shape: str = "llama", *, bits: int = 32, seed: int = 0, steps: int = 50, **options
     ) -> Adapted:
         kind = adapters.find(method)
-        chosen = kind(kind.Options(**{**OPTIONS[method], **options}))
+        chosen = kind(kind.Options(**{**OPTIONS.get(method, {}), **options}))
         files = model_files.locate(str(tiny_models(shape)))
         facts = base.read_facts(base.read_config(files), bits)
         floats = chosen.targets(facts) if chosen.needs_float_weights else ()

@@ -51,17 +51,16 @@ def forecast(setting: Setting) -> ForecastRecord | None:
     shape = largest_batch(setting)
     width = dtype.itemsize
     try:
-        saved, logits = _activations(setting, shape)
+        saved, vocabulary = _activations(setting, shape)
     except (NotImplementedError, RuntimeError):  # what torch says of a shape that depends on content
         return None
-    vocabulary = logits // max(1, shape.rows * shape.tokens)
     parts = {
         "process": 0 if device != "cpu" else _resident(),
         "base": _base_bytes(setting, width),
         "adapter and optimizer": trainable * TRAINED,
         "activations": saved * width // FP32,
-        # the logits, their gradient, and three fp32 tensors of those that are labels
-        "logits": 2 * logits * width + 3 * shape.labels * vocabulary * FP32,
+        # of the label tokens alone: the logits, their gradient, and three fp32 tensors of the loss
+        "logits": shape.labels * vocabulary * (2 * width + 3 * FP32),
     }
     if recipe.train.gradient_checkpointing:
         parts["activations"] //= max(1, facts.layers)
@@ -101,7 +100,7 @@ def _largest_answer(setting: Setting) -> int:
     """Positions that a batch of the benchmark computes logits of, at most."""
     examples = setting.data.examples[setting.recipe.eval.split]
     pairs = (pair for example in examples for pair in answer_pairs(setting.renderer, example))
-    longest = max((len(read) + len(scored) for read, scored in pairs), default=0)
+    longest = max((len(scored) for _, scored in pairs), default=0)
     return longest * min(setting.recipe.eval.batch_size, len(examples))
 
 
@@ -114,7 +113,7 @@ def _batches(order: Order, size: int) -> Iterator[list[int]]:
 
 
 def _activations(setting: Setting, shape: Shape) -> tuple[int, int]:
-    """Bytes that autograd keeps for the backward pass, in fp32, and the number of logits."""
+    """Bytes that autograd keeps for the backward pass, in fp32, and the logits of one position."""
     import torch
 
     model = without_weights(base_models.read_config(setting.files), setting.recipe.base.attention)
@@ -141,7 +140,7 @@ def _activations(setting: Setting, shape: Shape) -> tuple[int, int]:
         inputs["decoder_input_ids"] = ids(shape.tokens)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         logits = model.train()(**inputs).logits
-    return sum(kept.values()), logits.numel()
+    return sum(kept.values()), logits.shape[-1]
 
 
 def _base_bytes(setting: Setting, width: int) -> int:

@@ -21,6 +21,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 
 from inlay.adapters import Adapted
 from inlay.eval import MeasurementError
+from inlay.eval.scoring import logits_of
 from inlay.tuner.data.prepared import TrainingRow
 from inlay.tuner.meter import PeakMemory
 from inlay.tuner.problems import AnswerNo, MachineError, Problem
@@ -150,10 +151,11 @@ def sum_loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """
     labels = batch["labels"]
     inputs = {key: value for key, value in batch.items() if key not in ("labels", "rows")}
-    # Tokens that an adapter prepends stand before the text in the logits.
-    logits = model(**inputs).logits[:, -labels.shape[1] :]
     wanted = labels != IGNORED
-    return nn.functional.cross_entropy(logits[wanted].float(), labels[wanted], reduction="sum")
+    # Tokens that an adapter prepends stand before the text.
+    with logits_of(model, lambda hidden: hidden[:, -labels.shape[1] :][wanted][None]):
+        logits = model(**inputs).logits[0]
+    return nn.functional.cross_entropy(logits.float(), labels[wanted], reduction="sum")
 
 
 class _Engine(Trainer):

@@ -1,0 +1,90 @@
+"""A causal model that has read prompts and goes on from its key/value cache: the path of generation and of choice."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from inlay.eval.scoring import Scorable, logits_of, pad
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# What configurations call the reach of attention that looks back only so far.
+WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
+
+
+class Continuation:
+    """Prompts that a causal model has read, one row each.
+
+    Prompts are padded on the left: what follows stands right behind them, also for windowed attention, which counts
+    slots. Behind something that an adapter prepends there may be no pads, so there all prompts are read to the length
+    of the shortest, and the rest, padded on the left, from the cache.
+
+    Attributes:
+        last: logits (rows, vocabulary) that predict the first new token of each row.
+    """
+
+    def __init__(self, scorable: Scorable, prompts: Sequence[Sequence[int]]) -> None:
+        import torch
+
+        self._scorable, self._cache = scorable, None
+        self._positioned = takes_positions(scorable)
+        self._mask = torch.zeros((len(prompts), 0), dtype=torch.long, device=scorable.device)
+        common = min(map(len, prompts)) if scorable.prepends != "nothing" else 0
+        if common:
+            ids, _ = pad([prompt[:common] for prompt in prompts], scorable.pad_id, scorable.device)
+            with logits_of(scorable.model, lambda hidden: hidden[:, -1:]):
+                output = scorable.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True)
+            self.last, self._cache = output.logits[:, -1], output.past_key_values
+            self._mask = self._mask.new_ones(len(prompts), self._cache.get_seq_length())
+        longer = [len(prompt) > common for prompt in prompts]
+        if any(longer):
+            ids, mask = pad([prompt[common:] for prompt in prompts], scorable.pad_id, scorable.device, left=True)
+            with logits_of(scorable.model, lambda hidden: hidden[:, -1:]):
+                last = self._read(scorable.inner if common else scorable.model, ids, mask)[:, -1]
+            own = torch.tensor(longer, device=last.device)[:, None]
+            self.last = torch.where(own, last, self.last) if common else last
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Goes on with these rows, in this order; a row may be left out, or stand there several times."""
+        import torch
+
+        self._cache.batch_select_indices(torch.tensor(rows, device=self._mask.device))
+        self._mask = self._mask[rows]
+
+    def extend(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Appends tokens to each row; shorter rows are padded on the right, and cannot be extended again.
+
+        Returns:
+            Logits (rows, tokens of the longest row, vocabulary): position t's predict what follows token t.
+        """
+        return self._read(self._scorable.inner, *pad(tokens, self._scorable.pad_id, self._scorable.device))
+
+    def _read(self, model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
+        import torch
+
+        positions = self._mask.sum(-1, keepdim=True) + (mask.cumsum(-1) - 1).clamp(min=0)
+        self._mask = torch.cat([self._mask, mask], 1)
+        output = model(
+            input_ids=ids,
+            attention_mask=self._mask,
+            past_key_values=self._cache,
+            use_cache=True,
+            **({"position_ids": positions} if self._positioned else {}),
+        )
+        self._cache = output.past_key_values
+        return output.logits
+
+
+def takes_positions(scorable: Scorable) -> bool:
+    """Whether the model can be told where each token stands; without that, no row may be padded."""
+    return "position_ids" in inspect.signature(scorable.inner.forward).parameters
+
+
+def needs_equal_lengths(scorable: Scorable) -> bool:
+    """Whether prompts of different lengths cannot be read in one batch with the result that each has alone."""
+    config = scorable.inner.config.get_text_config()
+    windowed = any(getattr(config, name, None) for name in WINDOWS)
+    return not takes_positions(scorable) or (scorable.prepends != "nothing" and windowed)
