@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from inlay.tuner.records import DataRecord, EvalRecord, ForecastRecord, NoiseRecord, RunRecord, TrainRecord
+from inlay.tuner.records import (
+    DataRecord,
+    Environment,
+    EvalRecord,
+    ForecastRecord,
+    NoiseRecord,
+    RunRecord,
+    TrainRecord,
+)
 from inlay.tuner.report.figures import MISSING, count, counted, duration, percent, plain, size
 from inlay.tuner.report.scores import trained
 
@@ -145,16 +153,21 @@ def versions(record: RunRecord) -> Facts:
         ("seed", str(record.seed)),
         ("recipe hash", record.recipe_hash),
     ]
-    if record.data:
-        facts += [("data sha256", record.data.sha256), ("used rows sha256", record.data.rows_sha256)]
-        facts += [(file.name, f"{size(file.bytes)}, sha256 {file.sha256}") for file in record.data.inputs]
-    if record.environment:
-        place = record.environment
+    return facts + origins(record.data, record.environment)
+
+
+def origins(data: DataRecord | None, place: Environment | None) -> Facts:
+    """What was read, by its hashes, and where and with which libraries."""
+    facts = []
+    if data:
+        facts += [("data sha256", data.sha256), ("used rows sha256", data.rows_sha256)]
+        facts += [(file.name, f"{size(file.bytes)}, sha256 {file.sha256}") for file in data.inputs]
+    if place:
         facts += [
             ("device", place.device),
             ("platform", f"{place.platform}, {counted(place.threads, 'thread')}"),
-            ("recipe's commit", place.git or f"{MISSING} (not in a git repository)"),
+            ("commit", place.git or f"{MISSING} (not in a git repository)"),
             ("Python", place.python),
+            *place.versions.items(),
         ]
-        facts += list(place.versions.items())
     return facts

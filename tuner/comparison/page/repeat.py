@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from inlay.tuner.comparison.records import ComparisonRecord
-from inlay.tuner.report.facts import Facts
-from inlay.tuner.report.figures import MISSING, count, counted, size
+from inlay.tuner.report.facts import Facts, origins
+from inlay.tuner.report.figures import MISSING, count, counted
 
 
 def repeat(record: ComparisonRecord) -> Facts:
@@ -28,19 +28,7 @@ def repeat(record: ComparisonRecord) -> Facts:
             ("base sha256", base.sha256),
             ("base weights", f"{base.quantization}, computed in {base.compute_dtype}"),
         ]
-    if record.data:
-        facts += [("data sha256", record.data.sha256), ("used rows sha256", record.data.rows_sha256)]
-        facts += [(file.name, f"{size(file.bytes)}, sha256 {file.sha256}") for file in record.data.inputs]
-    if record.environment:
-        place = record.environment
-        facts += [
-            ("device", place.device),
-            ("platform", f"{place.platform}, {counted(place.threads, 'thread')}"),
-            ("commit", place.git or f"{MISSING} (not in a git repository)"),
-            ("Python", place.python),
-            *place.versions.items(),
-        ]
-    return facts
+    return facts + origins(record.data, record.environment)
 
 
 def budget(record: ComparisonRecord) -> list[tuple[str, str, str, str, str]]:
