@@ -238,6 +238,19 @@ class Adapted(ABC):
         """
         return None
 
+    def merge(self, name: str, module: nn.Module) -> nn.Module:
+        """Writes the adapter into one module of the base. Of a mergeable method, all modules merged make a plain model
+        that computes what the base and the adapter compute together.
+
+        Args:
+            name: the module's full name in the base.
+            module: a plain one (`nn.Linear` for a linear layer) with the base's weights in fp32; it may be changed.
+
+        Returns:
+            A module with the merged weights; `module` as it is where the adapter does not touch it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be written into the base's weights")
+
     def penalty(self) -> Tensor | None:
         """What the method adds to the training loss of a step, in nats; None where it adds nothing."""
         return None

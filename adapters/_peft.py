@@ -129,6 +129,14 @@ class PeftAdapted(Adapted):
         base.disable_input_require_grads()  # PEFT hooks the embeddings of an unquantized base
         return base.requires_grad_(False).eval()
 
+    def merge(self, name: str, module: nn.Module) -> nn.Module:
+        layer = self.inner.get_submodule(name)
+        if not isinstance(layer, BaseTunerLayer):
+            return module
+        layer.base_layer = module
+        layer.merge(safe_merge=True, adapter_names=["default"])
+        return layer.get_base_layer()
+
     def state(self) -> dict[str, Tensor]:
         tensors = _tensors(self.model)
         return {name: tensors[name].detach().clone() for name in self.own}

@@ -47,6 +47,9 @@ class FullyTrained(Adapted):
         self._put_back()
         return self.model.requires_grad_(False).eval()
 
+    def merge(self, name: str, module: nn.Module) -> nn.Module:
+        return self.model.get_submodule(name)
+
     def _put_back(self) -> None:
         for name, weight in self.model.named_parameters():
             weight.data = self._original[name].to(weight.device)

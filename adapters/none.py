@@ -28,6 +28,9 @@ class Untouched(Adapted):
     def detach(self) -> nn.Module:
         return self.model.eval()
 
+    def merge(self, name: str, module: nn.Module) -> nn.Module:
+        return module
+
     def state(self) -> dict[str, Tensor]:
         return {}
 

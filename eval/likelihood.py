@@ -32,9 +32,30 @@ def score_answers(scorable: Scorable, pairs: Sequence[tuple[Ids, Ids]], *, batch
     with observing(scorable):
         for batch in batches([len(p) + len(a) for p, a in pairs], batch_size):
             prompts, answers = [pairs[i][0] for i in batch], [pairs[i][1] for i in batch]
-            for i, answer, logits in zip(batch, answers, _answer_logits(scorable, prompts, answers), strict=True):
+            for i, answer, logits in zip(batch, answers, answer_logits(scorable, prompts, answers), strict=True):
                 sums[i] = _nll(logits, answer)
     return sums
+
+
+def answer_logits(scorable: Scorable, prompts: Sequence[Ids], answers: Sequence[Ids]) -> Iterator[torch.Tensor]:
+    """For each row the logits (answer tokens, vocabulary) that predict its answer, in the model's dtype; no others are
+    computed. To be called within `observing`."""
+    if scorable.kind == "seq2seq":
+        ids, mask = pad(prompts, scorable.pad_id, scorable.device)
+        shifted = [[scorable.start_id, *answer[:-1]] for answer in answers]
+        decoder, wanted = pad(shifted, scorable.pad_id, scorable.device)
+        inputs = {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": decoder}
+    else:
+        # The last token predicts nothing that is scored, so it is left out.
+        rows = [[*prompt, *answer][:-1] for prompt, answer in zip(prompts, answers, strict=True)]
+        ids, mask = pad(rows, scorable.pad_id, scorable.device)
+        inputs, wanted = {"input_ids": ids, "attention_mask": mask}, mask.clone()
+        for row, prompt in zip(wanted, prompts, strict=True):
+            row[: len(prompt) - 1] = 0
+    # Prepended tokens stand before the text.
+    with logits_of(scorable.model, lambda hidden: hidden[:, -wanted.shape[1] :][wanted.bool()][None]):
+        logits = scorable.model(**inputs).logits[0]
+    return iter(logits.split([len(answer) for answer in answers]))
 
 
 def answer_pairs(render: Rendering, example: Example) -> list[tuple[Ids, Ids]]:
@@ -80,26 +101,6 @@ def score_choices(
             for i, row in zip(batch, found, strict=True):
                 results[i] = row
     return results
-
-
-def _answer_logits(scorable: Scorable, prompts: Sequence[Ids], answers: Sequence[Ids]) -> Iterator[torch.Tensor]:
-    """For each row the logits (answer tokens, vocabulary) that predict its answer; no others are computed."""
-    if scorable.kind == "seq2seq":
-        ids, mask = pad(prompts, scorable.pad_id, scorable.device)
-        shifted = [[scorable.start_id, *answer[:-1]] for answer in answers]
-        decoder, wanted = pad(shifted, scorable.pad_id, scorable.device)
-        inputs = {"input_ids": ids, "attention_mask": mask, "decoder_input_ids": decoder}
-    else:
-        # The last token predicts nothing that is scored, so it is left out.
-        rows = [[*prompt, *answer][:-1] for prompt, answer in zip(prompts, answers, strict=True)]
-        ids, mask = pad(rows, scorable.pad_id, scorable.device)
-        inputs, wanted = {"input_ids": ids, "attention_mask": mask}, mask.clone()
-        for row, prompt in zip(wanted, prompts, strict=True):
-            row[: len(prompt) - 1] = 0
-    # Prepended tokens stand before the text.
-    with logits_of(scorable.model, lambda hidden: hidden[:, -wanted.shape[1] :][wanted.bool()][None]):
-        logits = scorable.model(**inputs).logits[0]
-    return iter(logits.split([len(answer) for answer in answers]))
 
 
 def _nll(logits: torch.Tensor, ids: Ids) -> float:

@@ -118,11 +118,12 @@ def test_s26_no_layer_may_repack(shape, tiny_models):
 def test_s26_a_forward_changes_no_weight(double_quant, tiny_models):
     print("this processor:", describe("cpu").device)
     base = opened(tiny_models("llama"), Quantization(4, double_quant=double_quant, compute_dtype="fp32"))
-    before = [(layer.weight.data.clone(), bases.dequantize(layer)) for layer in quantized_layers(base.model)]
+    layers = quantized_layers(base.model)
+    before = [(layer.weight.data.clone(), bases.dequantize(layer, torch.float32)) for layer in layers]
     logits(base)
     for layer, (weight, dequantized) in zip(quantized_layers(base.model), before, strict=True):
         assert torch.equal(layer.weight.data, weight)
-        assert torch.equal(bases.dequantize(layer), dequantized)
+        assert torch.equal(bases.dequantize(layer, torch.float32), dequantized)
 
 
 def test_s26_left_to_itself_the_library_does_repack(tiny_models):
@@ -132,10 +133,11 @@ def test_s26_left_to_itself_the_library_does_repack(tiny_models):
         pytest.skip("the repacking kernels run on processors with AVX512-BF16 alone")
     base = opened(tiny_models("llama"))
     layer = quantized_layers(base.model)[0]
-    before = bases.dequantize(layer)
+    before = bases.dequantize(layer, torch.float32)
     layer.support_avx512bf16_for_cpu = True
     logits(base)
-    assert not torch.equal(bases.dequantize(layer), before), "the workaround is needed no longer: remove it"
+    after = bases.dequantize(layer, torch.float32)
+    assert not torch.equal(after, before), "the workaround is needed no longer: remove it"
 
 
 def test_s26_an_evaluation_between_steps_changes_no_loss_and_blocks_no_gradient(tiny_models):
@@ -162,7 +164,7 @@ def test_s26_an_evaluation_between_steps_changes_no_loss_and_blocks_no_gradient(
 
 def test_dequantize_refuses_what_is_not_quantized():
     with pytest.raises(TypeError, match="Linear is not a quantized layer"):
-        bases.dequantize(torch.nn.Linear(2, 2))
+        bases.dequantize(torch.nn.Linear(2, 2), torch.float32)
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -8,6 +8,7 @@ From then on the layer passes no gradient to what is below it, and dequantizing 
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import sys
@@ -152,7 +153,7 @@ def read_facts(config: PreTrainedConfig, bits: int) -> Facts:
             linears[name] = Linear(module.in_features, module.out_features)
         elif (weights := [*module.parameters(recurse=False)]) and all(weight.ndim == 1 for weight in weights):
             norms[name] = sum(weight.numel() for weight in weights)
-    seq2seq = bool(config.is_encoder_decoder)
+    seq2seq, relative = bool(config.is_encoder_decoder), config.model_type in SEQ2SEQ_WITHOUT_CONTEXT
     width = getattr(text, "head_dim", None) or getattr(text, "d_kv", None) or text.hidden_size // heads
     return Facts(
         model_type=config.model_type,
@@ -161,7 +162,8 @@ def read_facts(config: PreTrainedConfig, bits: int) -> Facts:
         layers=getattr(text, "num_decoder_layers", None) or text.num_hidden_layers,
         kv_heads=getattr(text, "num_key_value_heads", None) or heads,
         head_dim=width,
-        context=None if config.model_type in SEQ2SEQ_WITHOUT_CONTEXT else _context(text),
+        # None, too, where nothing in the architecture limits it (ALiBi).
+        context=None if relative else getattr(text, "max_position_embeddings", None),
         linears=linears,
         norms=norms,
         modules=frozenset(name for name, _ in model.named_modules()),
@@ -176,11 +178,6 @@ def on_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
-
-
-def _context(text: PreTrainedConfig) -> int | None:
-    """The longest sequence; None where nothing in the architecture limits it (ALiBi)."""
-    return getattr(text, "max_position_embeddings", None)
 
 
 def open_base(
@@ -249,8 +246,8 @@ def open_base(
     )
 
 
-def dequantize(layer: nn.Module) -> torch.Tensor:
-    """The weight of a quantized linear layer, shape (out, in), in the dtype it was quantized from.
+def dequantize(layer: nn.Module, dtype: torch.dtype) -> torch.Tensor:
+    """The weight of a quantized linear layer, shape (out, in); in fp32, code times scale to the last bit.
 
     Raises:
         TypeError: the layer is not a bitsandbytes layer.
@@ -258,11 +255,13 @@ def dequantize(layer: nn.Module) -> torch.Tensor:
     import bitsandbytes as bnb
 
     if isinstance(layer, bnb.nn.Linear4bit):
-        return bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        state = copy.copy(layer.weight.quant_state)
+        state.dtype = dtype
+        return bnb.functional.dequantize_4bit(layer.weight.data, state)
     if isinstance(layer, bnb.nn.Linear8bitLt):
         state = layer.weight
         scale = state.SCB if state.SCB is not None else layer.state.SCB
-        return bnb.functional.int8_vectorwise_dequant(state.data, scale)
+        return bnb.functional.int8_vectorwise_dequant(state.data, scale).to(dtype)
     raise TypeError(f"{type(layer).__name__} is not a quantized layer")
 
 
@@ -271,14 +270,20 @@ def compute_dtype_of(quantization: Quantization, device: str) -> torch.dtype:
     where fp16 gradients would need their loss scaled."""
     import torch
 
-    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if quantization.bits == 32:
         return torch.float32
     if quantization.compute_dtype != "auto":
-        return named[quantization.compute_dtype]
+        return dtype_of(quantization.compute_dtype)
     if device == "cpu":
         return torch.bfloat16 if quantization.bits == 16 else torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """Of `fp32`, `bf16` or `fp16`."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -355,15 +360,15 @@ def dequantize_targets(model: PreTrainedModel, names: Iterable[str], dtype: torc
     quantized, layers = getattr(model, "is_quantized", False), {}
     for name in names:
         layer = model.get_submodule(name)
-        if not _of_bitsandbytes(layer):
+        if not is_quantized(layer):
             continue
-        weight = dequantize(layer).to(dtype)
+        weight = dequantize(layer, dtype)
         plain = torch.nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
         plain.weight = torch.nn.Parameter(weight, requires_grad=False)
         plain.bias = layer.bias
         model.set_submodule(name, plain.eval(), strict=True)
         layers[name] = layer
-    if not any(map(_of_bitsandbytes, model.modules())):
+    if not any(map(is_quantized, model.modules())):
         model.is_quantized = False  # else Trainer refuses to train it
 
     def put_back() -> None:
@@ -377,17 +382,15 @@ def dequantize_targets(model: PreTrainedModel, names: Iterable[str], dtype: torc
 @contextlib.contextmanager
 def plain_layers(base: Base, names: Iterable[str]) -> Iterator[int]:
     """Inside, the layers called `names` hold their dequantized weights; yields the bytes that this takes more."""
-    import torch
-
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[base.compute_dtype]
-    put_back = dequantize_targets(base.model, names, dtype)
+    put_back = dequantize_targets(base.model, names, dtype_of(base.compute_dtype))
     try:
         yield max(0, bytes_in_memory(base.model) - base.bytes)
     finally:
         put_back()
 
 
-def _of_bitsandbytes(layer: nn.Module) -> bool:
+def is_quantized(layer: nn.Module) -> bool:
+    """Whether it is a layer of bitsandbytes."""
     return type(layer).__module__.partition(".")[0] == "bitsandbytes"
 
 

@@ -41,7 +41,8 @@ class BaseRecord(_Part):
 class AdapterRecord(_Part):
     """The adapter; `title` is the method's usual name, `share` trainable / all parameters, `bytes` its size on disk;
     `extra_base_bytes`: memory of target layers that it needs as plain layers, beyond what they take quantized;
-    `start_sha256`: of the weights that its training began with, where those were another adapter's."""
+    `sha256`: of its weights file, `start_sha256`: of the weights that its training began with, where those were another
+    adapter's."""
 
     method: str
     title: str = ""
@@ -50,6 +51,7 @@ class AdapterRecord(_Part):
     share: float
     bytes: int
     extra_base_bytes: int = 0
+    sha256: str = ""
     start_sha256: str = ""
 
     @property

@@ -14,7 +14,7 @@ from inlay.eval.likelihood import score_examples
 from inlay.eval.metrics import find as find_metric
 from inlay.eval.score import score
 from inlay.tuner import benchmark, preflight
-from inlay.tuner.adapter_folder import write_base
+from inlay.tuner.adapter_folder import weights_sha256, write_base
 from inlay.tuner.base import Base
 from inlay.tuner.console import Progressing, hushed
 from inlay.tuner.environment import describe
@@ -275,6 +275,7 @@ def adapter_record(setting: Setting, trainable: int, saved: Path) -> AdapterReco
         options=setting.recipe.adapter.options.model_dump(mode="json"),
         trainable_parameters=trainable,
         share=_share(setting, trainable),
+        sha256=weights_sha256(saved),
         start_sha256=setting.start_sha256,
         bytes=sum(file.stat().st_size for file in saved.iterdir()),
     )

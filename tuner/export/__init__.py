@@ -1,0 +1,8 @@
+"""Exports: what was benchmarked is what ships, and each export proves it before it exists."""
+
+from __future__ import annotations
+
+from inlay.tuner.export.export import Order, export
+from inlay.tuner.export.terminal import told
+
+__all__ = ["Order", "export", "told"]

@@ -1,0 +1,144 @@
+"""The model card of an export: what it is, what was measured, how it was made, and the proof."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from inlay.tuner.export.records import Distance, ExportRecord
+from inlay.tuner.model_files import HUB_ID
+from inlay.tuner.records import ChangeRecord, RunRecord, ScoreRecord
+from inlay.tuner.report.figures import count, percent, size
+from inlay.tuner.run_directory import write_whole
+from inlay.tuner.setting import Setting
+
+TASKS = {"classification": "text-classification", "summarization": "summarization"}
+
+
+def write_card(folder: Path, made: ExportRecord, run: RunRecord, setting: Setting) -> None:
+    """Writes `README.md`, with the metadata that the hub reads."""
+    parts = [
+        _metadata(made, run, setting),
+        f"# {run.name}",
+        _summary(made, run, setting),
+        _scores(made),
+        _use(setting),
+        _proof(made),
+        _origin(made, run),
+    ]
+    write_whole(folder / "README.md", "\n\n".join(parts) + "\n")
+
+
+def lines(made: ExportRecord) -> list[str]:
+    """The proof in a few lines, as the terminal and the card show it."""
+    proved = made.proof
+    assert proved is not None
+    found = proved.distance
+    told = [
+        f"{count(proved.rows)} test rows, the files opened from disk by plain transformers in a new process",
+        f"same next token at {percent(found.same_top)} of {count(found.tokens)} tokens"
+        + (f" ({count(found.near_ties)} near ties left out)" if found.near_ties else ""),
+        f"KL divergence {found.kl_mean:.2g} nats per token, at most {found.kl_max:.2g}; the limit is "
+        f"{proved.kl_limit:.2g}{_floor(proved.floor, made.dtype)}",
+        f"same output in {count(proved.same_texts)} of {count(proved.rows)} rows"
+        + (f", {count(proved.tied_texts)} others pass a near tie" if proved.tied_texts else ""),
+    ]
+    if proved.same_prompts is not None:
+        told.append(f"same prompt tokens by its own chat template in {count(proved.same_prompts)} rows")
+    return told
+
+
+def _floor(floor: Distance | None, dtype: str) -> str:
+    return f", {dtype} alone does {floor.kl_mean:.2g}" if floor else ""
+
+
+def _metadata(made: ExportRecord, run: RunRecord, setting: Setting) -> str:
+    base, data = made.base.model, setting.recipe.task.data
+    fields: list[tuple[str, object]] = [
+        ("library_name", "transformers"),
+        ("pipeline_tag", TASKS.get(run.task, "text-generation")),
+        ("license", "other"),
+        ("license_name", "of-base-and-data"),
+        ("tags", ["inlay", made.method, "merged"]),
+    ]
+    if HUB_ID.fullmatch(base) and "/" in base:
+        fields.append(("base_model", base))
+    if data.hub:
+        fields.append(("datasets", [data.hub]))
+    # JSON is YAML too, and quotes whatever a name holds.
+    return "---\n" + "\n".join(f"{key}: {json.dumps(value)}" for key, value in fields) + "\n---"
+
+
+def _summary(made: ExportRecord, run: RunRecord, setting: Setting) -> str:
+    start = "the base's own weights, dequantized from what it was trained on"
+    if made.merged_into == "original":
+        start = "the base's original weights, which are **not** those it was trained on"
+    return (
+        f"{setting.method.title} trained on `{made.base.model}` ({made.base.quantization}) for {run.task}, and merged "
+        f"in fp32 into {start}; written as {made.dtype}. A plain model: it needs neither an adapter nor inlay.\n\n"
+        "The licences of the base and of the data apply."
+    )
+
+
+def _scores(made: ExportRecord) -> str:
+    assert made.proof is not None
+    rows = ["| Score | Benchmarked | This export | Change |", "|---|---:|---:|---:|"]
+    for name, pair in made.proof.scores.items():
+        rows.append(f"| {name} | {_score(pair.reference)} | {_score(pair.export)} | {_change(pair.change)} |")
+    return "\n".join(["## Scores", "", *rows, "", "In brackets 95 % intervals; of a change, paired over the rows."])
+
+
+def _score(score: ScoreRecord) -> str:
+    ends = f" [{score.ci95[0]:.4g}, {score.ci95[1]:.4g}]" if score.ci95 else ""
+    return f"{score.value:.4g}{ends}"
+
+
+def _change(change: ChangeRecord) -> str:
+    ends = f" [{change.ci95[0]:+.2g}, {change.ci95[1]:+.2g}]" if change.ci95 else ""
+    return f"{change.value:+.2g} {change.unit}{ends}" if change.value else "0"
+
+
+def _use(setting: Setting) -> str:
+    kind = "AutoModelForSeq2SeqLM" if setting.facts.kind == "seq2seq" else "AutoModelForCausalLM"
+    if setting.facts.kind == "seq2seq":
+        ask = 'inputs = tokenizer("...", return_tensors="pt")'
+    else:
+        ask = (
+            'messages = [{"role": "user", "content": "..."}]\n'
+            'inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, '
+            'return_tensors="pt")'
+        )
+    return (
+        "## Use\n\n```python\n"
+        f"from transformers import {kind}, AutoTokenizer\n\n"
+        'tokenizer = AutoTokenizer.from_pretrained("FOLDER")\n'
+        f'model = {kind}.from_pretrained("FOLDER")\n'
+        f"{ask}\n"
+        "print(tokenizer.decode(model.generate(**inputs)[0]))\n```\n\n"
+        "The decoding of the benchmark is the default: it is in `generation_config.json`. The format of the prompts "
+        "that it was trained with is the tokenizer's chat template."
+    )
+
+
+def _proof(made: ExportRecord) -> str:
+    assert made.proof is not None
+    told = "\n".join(f"* {line}" for line in lines(made))
+    faults = "\n".join(f"* {fault}" for fault in made.proof.faults)
+    drift = f"\n\n**This export is not the model that was benchmarked**, and was asked for all the same:\n\n{faults}"
+    return (
+        "## Proof\n\nCompared with base and adapter, opened from disk again and computed in fp32:\n\n"
+        f"{told}{drift if faults else ''}\n\nAll numbers are in `export.json`."
+    )
+
+
+def _origin(made: ExportRecord, run: RunRecord) -> str:
+    versions = made.environment.versions
+    used = ", ".join(f"{name} {versions[name]}" for name in ("inlay", "torch", "transformers", "peft", "bitsandbytes"))
+    hashes = "\n".join(f"* `{name}`: sha256 `{digest}`" for name, digest in made.weights.items())
+    return (
+        f"## How it was made\n\n* run `{run.id}`, recipe hash `{run.recipe_hash}`, seed {run.seed}\n"
+        f"* base: sha256 `{made.base.sha256}`\n* adapter: sha256 `{made.adapter_sha256}`\n{hashes}\n"
+        f"* {used}\n* peak memory of merging: {size(made.peak_bytes)}"
+    )
+
+

@@ -1,0 +1,133 @@
+"""The folder of a merged model: weights in shards, and all that a plain loader and a chat need beside them."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inlay.eval import Example
+from inlay.tuner import base as base_models
+from inlay.tuner.data.rendering import SPEAKERS
+from inlay.tuner.problems import AnswerNo
+from inlay.tuner.setting import Setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+SHARD_BYTES = 2_000_000_000
+# The plain format as a chat template: a task's prompt as it stands, and a conversation by its speakers.
+TASK_TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ ' ' + m['content'] | trim + eos_token + '\\n' }}"
+    "{% else %}{{ m['content'] }}{% endif %}{% endfor %}"
+)
+TALK_TEMPLATE = (
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}"
+    f"{{{{ '{SPEAKERS['assistant']}: ' + m['content'] | trim + eos_token + '\\n' }}}}{{% else %}}"
+    f"{{{{ ('{SPEAKERS['system']}' if m['role'] == 'system' else '{SPEAKERS['user']}') + ': ' "
+    "+ m['content'] | trim + '\\n' }}{% endif %}{% endfor %}"
+    f"{{% if add_generation_prompt %}}{SPEAKERS['assistant']}:{{% endif %}}"
+)
+
+
+def write_weights(folder: Path, tensors: Iterator[tuple[str, Tensor]], dtype: str) -> None:
+    """Casts the tensors and writes them as safetensors, at most a shard in memory.
+
+    Args:
+        dtype: `fp32`, `bf16` or `fp16`.
+
+    Raises:
+        AnswerNo: a weight is not finite in that dtype.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    kind = base_models.dtype_of(dtype)
+    shards: list[dict[str, int]] = []
+    held: dict[str, Tensor] = {}
+
+    def flush() -> None:
+        if held:
+            shards.append({name: tensor.nbytes for name, tensor in held.items()})
+            save_file(held, folder / f"shard-{len(shards)}", {"format": "pt"})
+            held.clear()
+
+    for name, tensor in tensors:
+        cast = tensor.to(kind) if tensor.is_floating_point() else tensor
+        if cast.is_floating_point() and not torch.isfinite(cast).all():
+            raise AnswerNo(f"the merged weight `{name}` does not fit into {dtype}", help="export with --dtype bf16")
+        if sum(part.nbytes for part in held.values()) + cast.nbytes > SHARD_BYTES:
+            flush()
+        held[name] = cast
+    flush()
+    if len(shards) == 1:
+        (folder / "shard-1").rename(folder / "model.safetensors")
+        return
+    files = {}
+    for number, shard in enumerate(shards, 1):
+        file = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        (folder / f"shard-{number}").rename(folder / file)
+        files |= dict.fromkeys(shard, file)
+    index = {"metadata": {"total_size": sum(sum(shard.values()) for shard in shards)}, "weight_map": files}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def write_config(folder: Path, setting: Setting, dtype: str) -> None:
+    """`config.json` of the plain model, and `generation_config.json` with the decoding of the benchmark."""
+    config = copy.deepcopy(base_models.read_config(setting.files))
+    config.dtype = base_models.dtype_of(dtype)
+    config.name_or_path = ""
+    config.save_pretrained(folder)
+    write_generation(folder, setting)
+
+
+def write_generation(folder: Path, setting: Setting) -> None:
+    """How the benchmark generated, as transformers reads it."""
+    from transformers import GenerationConfig
+
+    decoding = setting.decoding
+    sampling = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": decoding.top_k}
+    config = GenerationConfig(
+        max_new_tokens=decoding.max_new_tokens,
+        do_sample=decoding.do_sample,
+        num_beams=decoding.num_beams,
+        repetition_penalty=decoding.repetition_penalty,
+        eos_token_id=list(setting.renderer.stop_ids),
+        pad_token_id=setting.pad_id,
+        **(sampling if decoding.do_sample else {}),
+    )
+    if setting.facts.kind == "seq2seq":
+        config.decoder_start_token_id = base_models.read_config(setting.files).decoder_start_token_id
+    config.save_pretrained(folder)
+
+
+def write_tokenizer(folder: Path, setting: Setting, examples: Sequence[Example]) -> None:
+    """The tokenizer, with the format of the prompts as its chat template."""
+    tokenizer = copy.deepcopy(setting.tokenizer)
+    if not tokenizer.chat_template and setting.facts.kind == "causal" and examples[0].turns:
+        tokenizer.chat_template = plain_template(tokenizer, setting, examples[0])
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.name_or_path = ""
+    tokenizer.init_kwargs.pop("name_or_path", None)
+    tokenizer.save_pretrained(folder)
+
+
+def plain_template(tokenizer: PreTrainedTokenizerBase, setting: Setting, example: Example) -> str:
+    """The plain format as a chat template that prints the prompts of training."""
+    starts = setting.renderer.prompt_ids(example.turns)[:1] == (tokenizer.bos_token_id,)
+    body = TASK_TEMPLATE if example.turns[0].role == "prompt" else TALK_TEMPLATE
+    return ("{{ bos_token }}" if starts else "") + body
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every weights file by name."""
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found

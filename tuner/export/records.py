@@ -1,0 +1,102 @@
+"""What an export leaves beside its weights: `export.json`, the proof."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from inlay.tuner.records import BaseRecord, ChangeRecord, Environment, ScoreRecord
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Distance(_Part):
+    """How far the next-token distributions of two models are apart, over the same answer tokens.
+
+    Attributes:
+        examples, tokens: compared.
+        same_top: share of the tokens, near ties left out, where both hold the same next token for the likeliest.
+        near_ties: tokens where the two likeliest of the reference differ by less than 1e-4 in their logits.
+        kl_mean, kl_max: Kullback-Leibler divergence of the second from the first, in nats per token.
+        logit_gap: largest absolute difference of two logits.
+    """
+
+    examples: int
+    tokens: int
+    same_top: float
+    near_ties: int
+    kl_mean: float
+    kl_max: float
+    logit_gap: float
+
+
+class ScorePair(_Part):
+    """One score of the reference and of the export, and the paired change."""
+
+    reference: ScoreRecord
+    export: ScoreRecord
+    change: ChangeRecord
+
+
+class Proof(_Part):
+    """What the comparison of export and benchmarked model found.
+
+    The reference is the base and the adapter, opened from disk and computed in fp32.
+
+    Attributes:
+        distance: of the export from the reference.
+        floor: of the reference computed in the export's dtype from itself in fp32: what that dtype alone does; None for
+            fp32.
+        kl_limit: what `distance.kl_mean` may be, in nats per token.
+        rows: of the benchmark.
+        same_texts: rows with the same output; `tied_texts`: other rows, whose reference passes a near tie.
+        same_prompts: rows whose prompt the export's own chat template renders to the tokens of training; None where it
+            has no template.
+        benchmark_nll: largest relative difference of an answer's likelihood between the run's benchmark and the
+            reference before it was put into fp32; None where the run is not at hand.
+        scores: by name.
+        faults: why the export does not prove itself; empty where it does.
+    """
+
+    distance: Distance
+    floor: Distance | None
+    kl_limit: float
+    rows: int
+    same_texts: int
+    tied_texts: int
+    same_prompts: int | None
+    benchmark_nll: float | None
+    scores: dict[str, ScorePair]
+    faults: list[str]
+
+
+class ExportRecord(_Part):
+    """`export.json`.
+
+    Attributes:
+        form: `merged` or `adapter`.
+        merged_into: `dequantized` (what the adapter was trained on) or `original`; empty where nothing was merged.
+        dtype: of the weights written.
+        adapter_sha256: of the adapter's weights.
+        weights: sha256 of each weights file by name.
+        accepted: the proof has faults and the export was asked for in spite of them.
+        peak_bytes: of merging and writing.
+    """
+
+    schema_version: Literal[1] = 1
+    run: str
+    method: str
+    form: Literal["merged", "adapter"]
+    merged_into: Literal["dequantized", "original", ""]
+    dtype: str
+    base: BaseRecord
+    adapter_sha256: str
+    weights: dict[str, str]
+    proof: Proof | None
+    accepted: bool
+    peak_bytes: int
+    seconds: float
+    environment: Environment

@@ -1,0 +1,125 @@
+"""The benchmarked model, opened from disk again: base and adapter, questioned in fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inlay.eval import Record
+from inlay.eval.likelihood import score_examples
+from inlay.eval.scoring import Scorable
+from inlay.tuner import base as base_models
+from inlay.tuner import benchmark
+from inlay.tuner.base import Base, Quantization
+from inlay.tuner.export import proof, witness
+from inlay.tuner.export.records import Distance
+from inlay.tuner.export.witness import Questions
+from inlay.tuner.problems import AnswerNo, explained
+from inlay.tuner.setting import Setting
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+# Of an answer's likelihood: between the benchmark and the same model opened again, in the same dtype.
+REOPENED = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.1}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The benchmarked model, and what it said in fp32."""
+
+    scorable: Scorable
+    records: tuple[Record, ...]
+    logits: list[Tensor]
+    floor: Distance | None
+    benchmark_nll: float | None
+
+
+def question_reference(
+    setting: Setting,
+    adapter: Path,
+    quantization: Quantization,
+    questions: Questions,
+    *,
+    dtype: str,
+    benchmarked: Mapping[str, float],
+    progress: benchmark.Progress,
+) -> Reference:
+    """Opens base and adapter from disk and questions them.
+
+    Args:
+        quantization: as the benchmark had it.
+        dtype: of the export; the floor is measured in it.
+        benchmarked: what the run's benchmark found, likelihoods by example; empty where there is no run.
+
+    Raises:
+        AnswerNo: this is not the model that was benchmarked.
+    """
+    base = base_models.open_base(
+        setting.files,
+        quantization,
+        setting.facts,
+        setting.tokenizer,
+        attention=setting.recipe.base.attention,
+        float_targets=_plain_targets(setting, quantization),
+    )
+    with explained(f"the adapter in `{adapter}` does not fit", ValueError):
+        adapted = setting.method.load(adapter, base.model, setting.facts)
+    model = benchmark.scorable(setting, base, adapted)
+    reopened = _refuse_another(model, setting, questions, base, benchmarked)
+    compute_in(model.model, "fp32")
+    logits = witness.logits(model, questions, setting.renderer)
+    records = witness.question(model, questions, setting.renderer, progress)
+    floor = None
+    if dtype != "fp32":
+        compute_in(model.model, dtype)
+        floor = proof.distance(logits, witness.logits(model, questions, setting.renderer))
+    return Reference(model, records, logits, floor, reopened)
+
+
+def compute_in(model: nn.Module, dtype: str) -> None:
+    """Makes a model compute in another dtype. What is quantized stays as it is."""
+    kind: torch.dtype = base_models.dtype_of(dtype)
+    for module in model.modules():
+        if base_models.is_quantized(module):
+            module.compute_dtype = module.weight.quant_state.dtype = kind  # on CUDA it is dequantized in the latter
+            own = [module.bias]
+        else:
+            kept = module._non_persistent_buffers_set  # tables of positions, which are computed with in fp32
+            own = [*module.parameters(False), *(b for name, b in module.named_buffers("", False) if name not in kept)]
+        for tensor in own:
+            if tensor is not None and tensor.is_floating_point():
+                tensor.data = tensor.data.to(kind)
+
+
+def _plain_targets(setting: Setting, quantization: Quantization) -> tuple[str, ...]:
+    """Layers of the reference that are dequantized: those that the method needs so, and all 8-bit ones, which round
+    their inputs too, so that no plain layer computes the same."""
+    if quantization.bits == 8:
+        return tuple(setting.facts.linears)
+    return setting.method.targets(setting.facts) if setting.method.needs_float_weights else ()
+
+
+def _refuse_another(
+    model: Scorable, setting: Setting, questions: Questions, base: Base, benchmarked: Mapping[str, float]
+) -> float | None:
+    """How far the likelihoods are from the benchmark's."""
+    some = [example for example in questions.examples if example.id in benchmarked]
+    if not some or setting.quantization.bits == 8:
+        return None
+    found = score_examples(model, some, setting.renderer, batch_size=questions.batch_size)
+    apart = max(
+        abs(nll - benchmarked[example.id]) / max(abs(benchmarked[example.id]), 1.0)
+        for example, (nll, _) in zip(some, found, strict=True)
+    )
+    if apart > REOPENED[base.compute_dtype]:
+        raise AnswerNo(
+            f"base and adapter, opened again, are not the model that was benchmarked: an answer's likelihood differs "
+            f"by {apart:.1%}",
+            help="the adapter, the base or the data has changed since, or this machine quantizes otherwise; "
+            "`inlay eval` measures what is there now",
+        )
+    return apart

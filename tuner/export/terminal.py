@@ -1,0 +1,36 @@
+"""What `inlay export` prints when it is done."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from inlay.tuner.export.card import lines
+from inlay.tuner.export.export import RECORD
+from inlay.tuner.export.records import ExportRecord, ScorePair
+from inlay.tuner.report.figures import size
+
+
+def told(folder: Path) -> str:
+    """The proof of the export in `folder`, what it was merged into, and its files."""
+    made = ExportRecord.model_validate_json((folder / RECORD).read_text(encoding="utf-8"))
+    assert made.proof is not None
+    bases = {"dequantized": f"dequantized {made.base.quantization} (what the adapter was trained on)"}
+    parts = [("proof", line) for line in lines(made)]
+    parts += [("score", _score(name, pair)) for name, pair in made.proof.scores.items()]
+    parts += [("DRIFT", fault) for fault in made.proof.faults]
+    parts.append(("base", bases.get(made.merged_into, "original weights, not what the adapter was trained on")))
+    written = sum(path.stat().st_size for path in folder.iterdir())
+    parts.append(("memory", f"{size(made.peak_bytes)} at most while merging"))
+    parts.append(("file", f"{folder}, {size(written)}; {RECORD} and README.md tell the proof"))
+    parts.append(("next", f"inlay chat {shlex.quote(str(folder))}"))
+    return "\n".join(
+        f"{'' if i and parts[i - 1][0] == title else title:<8}{line}" for i, (title, line) in enumerate(parts)
+    )
+
+
+def _score(name: str, pair: ScorePair) -> str:
+    change = pair.change
+    ends = f" (95 % interval {change.ci95[0]:+.2g} to {change.ci95[1]:+.2g})" if change.ci95 else ""
+    apart = f"{change.value:+.2g} {change.unit}{ends}" if change.value else "no change"
+    return f"{name} {pair.reference.value:.4g} benchmarked, {pair.export.value:.4g} exported: {apart}"

@@ -1,0 +1,175 @@
+"""A model under questioning: what it writes, how likely it holds the answers, and its logits on some of them.
+
+The benchmarked model and the export answer the same questions by the same code. The export does so in a process of its
+own, which opens the folder with plain transformers and has never seen the base:
+
+    python -m inlay.tuner.export.witness FOLDER QUESTIONS ANSWERS
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from inlay.eval import Choice, Decoding, Record, Reply, Text
+from inlay.eval.likelihood import answer_logits, answer_pairs
+from inlay.eval.score import score
+from inlay.eval.scoring import Scorable, observing
+from inlay.tuner.data.rendering import Renderer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+LOGIT_BYTES = 2**28  # of logits that are kept, at most
+RECORDS, LOGITS = "records.json", "logits.safetensors"
+
+
+class Questions(BaseModel):
+    """What both models are asked.
+
+    Attributes:
+        examples: of the benchmark, all of one kind.
+        prompt_format: `plain` or `chat template`, as in training.
+        window, stride: of texts.
+        compared: how many of the examples, from the first, are compared by their logits.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["causal", "seq2seq"]
+    examples: tuple[Reply, ...] | tuple[Choice, ...] | tuple[Text, ...]
+    prompt_format: str
+    decoding: Decoding
+    batch_size: int
+    window: int
+    stride: int
+    compared: int
+
+    def renderer(self, tokenizer: PreTrainedTokenizerBase) -> Renderer:
+        """The rendering of training, by this tokenizer."""
+        import copy
+
+        tokenizer = copy.copy(tokenizer)
+        if self.prompt_format == "plain":
+            tokenizer.chat_template = None
+        return Renderer(tokenizer, self.kind, window=self.window, stride=self.stride)
+
+
+class Answers(BaseModel):
+    """What a model said.
+
+    Attributes:
+        records: of all examples, in their order.
+        prompts: how many prompts the tokenizer's own chat template renders to the tokens of training; None where it
+            has none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    records: tuple[Record, ...]
+    prompts: int | None = None
+
+
+def question(
+    scorable: Scorable, questions: Questions, renderer: Renderer, progress: Callable[[str, int, int], None]
+) -> tuple[Record, ...]:
+    """What the model writes, and how likely it holds the answers."""
+    found = score(
+        scorable,
+        questions.examples,
+        renderer,
+        (),
+        decoding=questions.decoding,
+        batch_size=questions.batch_size,
+        progress=progress,
+    )
+    return tuple(found.records)
+
+
+def logits(scorable: Scorable, questions: Questions, renderer: Renderer) -> list[Tensor]:
+    """For each compared example the logits (answer tokens, vocabulary) that predict its answer, fp32, on the CPU."""
+    import torch
+
+    found = []
+    with observing(scorable):
+        for example in questions.examples[: questions.compared]:
+            pairs = answer_pairs(renderer, example)
+            rows = [next(answer_logits(scorable, [read], [answer])) for read, answer in pairs]
+            found.append(torch.cat(rows).float().cpu())
+    return found
+
+
+def fitting(renderer: Renderer, examples: Sequence[Reply | Choice | Text], vocabulary: int) -> int:
+    """How many examples, from the first, have logits of at most `LOGIT_BYTES`; at least one."""
+    room = LOGIT_BYTES // (4 * vocabulary)
+    for count, example in enumerate(examples):
+        room -= sum(len(answer) for _, answer in answer_pairs(renderer, example))
+        if room < 0:
+            return max(1, count)
+    return len(examples)
+
+
+def read_answers(folder: Path) -> tuple[Answers, list[Tensor]]:
+    """What the process of the export wrote."""
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder / LOGITS)
+    answers = Answers.model_validate_json((folder / RECORDS).read_text(encoding="utf-8"))
+    return answers, [tensors[str(i)] for i in range(len(tensors))]
+
+
+def main() -> None:
+    """Opens an export as anyone would, and questions it."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    parser = argparse.ArgumentParser()
+    for name in ("folder", "questions", "answers"):
+        parser.add_argument(name, type=Path)
+    asked = parser.parse_args()
+    questions = Questions.model_validate_json(asked.questions.read_text(encoding="utf-8"))
+    tokenizer = AutoTokenizer.from_pretrained(asked.folder)
+    config = AutoConfig.from_pretrained(asked.folder)
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model, info = kind.from_pretrained(asked.folder, dtype="auto", use_safetensors=True, output_loading_info=True)
+    lacking = {name: sorted(map(str, keys)) for name, keys in info.items() if name != "error_msgs" and keys}
+    if lacking:
+        raise SystemExit(f"the export does not load cleanly: {json.dumps(lacking)[:500]}")
+    model = model.to("cuda:0" if torch.cuda.is_available() else "cpu").eval()
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    scorable = Scorable(model, model, questions.kind, "nothing", int(pad))
+    renderer = questions.renderer(tokenizer)
+    answers = Answers(
+        records=question(scorable, questions, renderer, lambda *_: None),
+        prompts=_same_prompts(tokenizer, questions, renderer),
+    )
+    asked.answers.mkdir(parents=True, exist_ok=True)
+    tensors = {str(i): tensor.contiguous() for i, tensor in enumerate(logits(scorable, questions, renderer))}
+    save_file(tensors, asked.answers / LOGITS)
+    (asked.answers / RECORDS).write_text(answers.model_dump_json(), encoding="utf-8")
+
+
+def _same_prompts(tokenizer: PreTrainedTokenizerBase, questions: Questions, renderer: Renderer) -> int | None:
+    if not tokenizer.chat_template or not questions.examples[0].turns:
+        return None
+    same = 0
+    for example in questions.examples:
+        messages = [
+            {"role": "user" if turn.role == "prompt" else turn.role, "content": turn.text} for turn in example.turns
+        ]
+        found: Mapping = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True
+        )
+        same += tuple(found["input_ids"]) == renderer.prompt_ids(example.turns)
+    return same
+
+
+if __name__ == "__main__":
+    main()
