@@ -39,6 +39,7 @@ ORDER = (
     ("run",),
     ("check", "rescore"),
     ("comparison",),
+    ("export",),
     ("listing", "doctor"),
     ("cli", "api"),
     ("__main__",),

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from inlay.tuner.recipe import Recipe
 
 __version__ = "0.1.0"
-__all__ = ["check", "compare", "doctor", "evaluate", "init", "load_recipe", "ls", "report", "run", "schema"]
+__all__ = ["check", "compare", "doctor", "evaluate", "export", "init", "load_recipe", "ls", "report", "run", "schema"]
 
 
 def run(
@@ -83,6 +83,38 @@ def compare(
         again=again,
         command="inlay.compare",
     )
+
+
+def export(
+    run: str | Path,
+    *,
+    to: str | Path,
+    dtype: Literal["bf16", "fp16", "fp32"] = "bf16",
+    base: Literal["dequantized", "original"] = "dequantized",
+    accept_drift: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Writes the merged model of a run, and proves that it is the one that was benchmarked.
+
+    Args:
+        run: a finished run's folder, or its name under `runs/`.
+        to: the folder to write.
+        dtype: of the weights.
+        base: the weights to merge into: those that were trained on, or the original ones, which needs `accept_drift`.
+        accept_drift: write the export although the proof finds it to be another model.
+        overwrite: replace a folder that is not empty.
+
+    Returns:
+        The export's folder; its `export.json` holds the proof.
+
+    Raises:
+        inlay.tuner.problems.Failure: the request or the machine was wrong, or the proof failed and nothing is written.
+    """
+    from inlay.tuner.export import Order
+    from inlay.tuner.export import export as start
+    from inlay.tuner.listing import find_run
+
+    return start(Order(find_run(str(run)), Path(to), dtype, base, accept_drift, overwrite))
 
 
 def check(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inlay.tuner.export.export import Order, export
+from inlay.tuner.export.order import Order, export
 from inlay.tuner.export.terminal import told
 
 __all__ = ["Order", "export", "told"]

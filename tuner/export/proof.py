@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inlay.eval import Change, Record
+from inlay.eval import Record
 from inlay.eval.generate import generate
 from inlay.eval.likelihood import answer_logits
 from inlay.eval.metrics import Metric
 from inlay.eval.scoring import Scorable, observing
 from inlay.eval.statistics import compare, summarize
 from inlay.tuner.data.rendering import Renderer
-from inlay.tuner.export.records import Distance, ScorePair
+from inlay.tuner.export.records import Distance, Proof, ScorePair
 from inlay.tuner.export.witness import Questions
 from inlay.tuner.records import ChangeRecord, ScoreRecord
 
@@ -24,6 +25,24 @@ NEAR_TIE = 1e-4
 SAME_KL = 1e-6  # of an fp32 export, in nats per token
 LEAST_LIMIT = 1e-4  # of any other, where its dtype alone does less
 SEED = 0  # of the bootstrap, as in the benchmark
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The benchmarked model, opened from disk again.
+
+    Attributes:
+        scorable: the model, left in the export's dtype.
+        records, logits: what it said in fp32.
+        floor: what the export's dtype alone does to it; None for fp32.
+        benchmark_nll: the largest relative difference of an answer's likelihood from the run's benchmark.
+    """
+
+    scorable: Scorable
+    records: tuple[Record, ...]
+    logits: list[Tensor]
+    floor: Distance | None
+    benchmark_nll: float | None
 
 
 def distance(reference: Sequence[Tensor], other: Sequence[Tensor]) -> Distance:
@@ -73,70 +92,51 @@ def score_pairs(
         name: ScorePair(
             reference=ScoreRecord(**dataclasses.asdict(before[name])),
             export=ScoreRecord(**dataclasses.asdict(after[name])),
-            change=_change_record(change),
+            change=ChangeRecord(**dataclasses.asdict(change)),
         )
         for name, change in changes.items()
     }
 
 
 def texts(
-    reference: Sequence[Record],
-    export: Sequence[Record],
-    scorable: Scorable,
-    questions: Questions,
-    renderer: Renderer,
+    reference: Reference, export: Sequence[Record], questions: Questions, renderer: Renderer
 ) -> tuple[int, int]:
-    """How many rows have the same output in both, and in how many others the reference itself passes a near tie.
-
-    Args:
-        scorable: the reference, in fp32.
-    """
-    differing = [i for i, (a, b) in enumerate(zip(reference, export, strict=True)) if a.prediction != b.prediction]
-    tied = sum(_passes_a_tie(reference[i], scorable, questions, renderer, i) for i in differing)
-    return len(reference) - len(differing), tied
+    """How many rows have the same output in both, and, of an fp32 export, in how many others the reference itself
+    passes a near tie."""
+    pairs = zip(reference.records, export, strict=True)
+    differing = [i for i, (a, b) in enumerate(pairs) if a.prediction != b.prediction]
+    tied = 0 if reference.floor else sum(_passes_a_tie(reference, questions, renderer, i) for i in differing)
+    return len(export) - len(differing), tied
 
 
-def faults(
-    *,
-    dtype: str,
-    found: Distance,
-    floor: Distance | None,
-    differing_texts: int,
-    scores: dict[str, ScorePair],
-    rows: int,
-    same_prompts: int | None,
-) -> list[str]:
+def moved(scores: Mapping[str, ScorePair]) -> list[str]:
+    """The scores whose paired interval excludes no change."""
+    ends = {name: pair.change.ci95 for name, pair in scores.items()}
+    return [name for name, found in ends.items() if found is not None and not found[0] <= 0 <= found[1]]
+
+
+def faults(proved: Proof) -> list[str]:
     """What speaks against the export, each in a line; nothing where it is the benchmarked model."""
-    said = []
-    limit = kl_limit(floor)
-    if found.kl_mean > limit:
-        said.append(f"KL divergence {found.kl_mean:.2g} nats per token, where {limit:.2g} is the limit")
-    if floor is None and found.same_top < 1:
+    found, said = proved.distance, []
+    if found.kl_mean > proved.kl_limit:
+        said.append(f"KL divergence {found.kl_mean:.2g} nats per token, where {proved.kl_limit:.2g} is the limit")
+    other = proved.rows - proved.same_texts - proved.tied_texts
+    if proved.floor is None and found.same_top < 1:
         said.append(f"another likeliest next token at {1 - found.same_top:.2%} of the tokens")
-    if floor is None and differing_texts:
-        said.append(f"another output in {differing_texts} of {rows} rows")
-    for name, pair in scores.items():
-        ends = pair.change.ci95
-        if ends is not None and not ends[0] <= 0 <= ends[1]:
-            said.append(
-                f"{name} changes by {pair.change.value:+.3g} {pair.change.unit} "
-                f"(95 % interval {ends[0]:+.3g} to {ends[1]:+.3g})"
-            )
-    if same_prompts is not None and same_prompts < rows:
-        said.append(f"its chat template renders {rows - same_prompts} of {rows} prompts to other tokens")
+    if proved.floor is None and other:
+        said.append(f"another output in {other} of {proved.rows} rows")
+    for name, change in proved.beyond_dtype.items():
+        assert change.ci95 is not None
+        low, high = change.ci95
+        said.append(f"{name} changes by {change.value:+.3g} {change.unit} (95 % interval {low:+.3g} to {high:+.3g})")
+    if proved.same_prompts is not None and proved.same_prompts < proved.rows:
+        other = proved.rows - proved.same_prompts
+        said.append(f"its chat template renders {other} of {proved.rows} prompts to other tokens")
     return said
 
 
-def benchmark_distance(records: Sequence[Record], nll_nats: dict[str, float]) -> float:
-    """The largest relative difference of an answer's likelihood, against the run's benchmark.
-
-    Args:
-        nll_nats: of the run's predictions, by the example's id.
-    """
-    return max(abs(r.nll_nats - nll_nats[r.id]) / max(abs(nll_nats[r.id]), 1e-6) for r in records)
-
-
-def _passes_a_tie(record: Record, scorable: Scorable, questions: Questions, renderer: Renderer, index: int) -> bool:
+def _passes_a_tie(reference: Reference, questions: Questions, renderer: Renderer, index: int) -> bool:
+    record, scorable = reference.records[index], reference.scorable
     if record.labels:
         first, second = sorted(record.label_nll_nats)[:2]
         return second - first < NEAR_TIE
@@ -145,9 +145,3 @@ def _passes_a_tie(record: Record, scorable: Scorable, questions: Questions, rend
     with observing(scorable):
         top = next(answer_logits(scorable, [prompt], [written])).float().topk(2, -1).values
     return bool((top[:, 0] - top[:, 1] < NEAR_TIE).any())
-
-
-def _change_record(change: Change) -> ChangeRecord:
-    return ChangeRecord(**dataclasses.asdict(change))
-
-

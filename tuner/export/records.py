@@ -52,12 +52,15 @@ class Proof(_Part):
             fp32.
         kl_limit: what `distance.kl_mean` may be, in nats per token.
         rows: of the benchmark.
-        same_texts: rows with the same output; `tied_texts`: other rows, whose reference passes a near tie.
+        same_texts: rows with the same output; `tied_texts`: of an fp32 export, other rows whose reference passes a near
+            tie.
         same_prompts: rows whose prompt the export's own chat template renders to the tokens of training; None where it
             has no template.
         benchmark_nll: largest relative difference of an answer's likelihood between the run's benchmark and the
             reference before it was put into fp32; None where the run is not at hand.
         scores: by name.
+        beyond_dtype: changes of the scores that moved, where they moved against the reference in the export's dtype
+            too: these against that one.
         faults: why the export does not prove itself; empty where it does.
     """
 
@@ -70,7 +73,8 @@ class Proof(_Part):
     same_prompts: int | None
     benchmark_nll: float | None
     scores: dict[str, ScorePair]
-    faults: list[str]
+    beyond_dtype: dict[str, ChangeRecord] = {}
+    faults: list[str] = []
 
 
 class ExportRecord(_Part):

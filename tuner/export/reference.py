@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inlay.eval import Record
 from inlay.eval.likelihood import score_examples
 from inlay.eval.scoring import Scorable
 from inlay.tuner import base as base_models
 from inlay.tuner import benchmark
 from inlay.tuner.base import Base, Quantization
 from inlay.tuner.export import proof, witness
-from inlay.tuner.export.records import Distance
 from inlay.tuner.export.witness import Questions
 from inlay.tuner.problems import AnswerNo, explained
 from inlay.tuner.setting import Setting
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
 # Of an answer's likelihood: between the benchmark and the same model opened again, in the same dtype.
 REOPENED = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.1}
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The benchmarked model, and what it said in fp32."""
-
-    scorable: Scorable
-    records: tuple[Record, ...]
-    logits: list[Tensor]
-    floor: Distance | None
-    benchmark_nll: float | None
 
 
 def question_reference(
@@ -47,7 +33,7 @@ def question_reference(
     dtype: str,
     benchmarked: Mapping[str, float],
     progress: benchmark.Progress,
-) -> Reference:
+) -> proof.Reference:
     """Opens base and adapter from disk and questions them.
 
     Args:
@@ -77,7 +63,7 @@ def question_reference(
     if dtype != "fp32":
         compute_in(model.model, dtype)
         floor = proof.distance(logits, witness.logits(model, questions, setting.renderer))
-    return Reference(model, records, logits, floor, reopened)
+    return proof.Reference(model, records, logits, floor, reopened)
 
 
 def compute_in(model: nn.Module, dtype: str) -> None:

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from inlay.tuner.export.card import lines
-from inlay.tuner.export.export import RECORD
+from inlay.tuner.export.order import RECORD
 from inlay.tuner.export.records import ExportRecord, ScorePair
 from inlay.tuner.report.figures import size
 

@@ -8,8 +8,9 @@ own, which opens the folder with plain transformers and has never seen the base:
 
 from __future__ import annotations
 
-import argparse
+import copy
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -53,8 +54,6 @@ class Questions(BaseModel):
 
     def renderer(self, tokenizer: PreTrainedTokenizerBase) -> Renderer:
         """The rendering of training, by this tokenizer."""
-        import copy
-
         tokenizer = copy.copy(tokenizer)
         if self.prompt_format == "plain":
             tokenizer.chat_template = None
@@ -130,15 +129,12 @@ def main() -> None:
     from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-    parser = argparse.ArgumentParser()
-    for name in ("folder", "questions", "answers"):
-        parser.add_argument(name, type=Path)
-    asked = parser.parse_args()
-    questions = Questions.model_validate_json(asked.questions.read_text(encoding="utf-8"))
-    tokenizer = AutoTokenizer.from_pretrained(asked.folder)
-    config = AutoConfig.from_pretrained(asked.folder)
+    folder, asked, said = map(Path, sys.argv[1:])
+    questions = Questions.model_validate_json(asked.read_text(encoding="utf-8"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder)
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    model, info = kind.from_pretrained(asked.folder, dtype="auto", use_safetensors=True, output_loading_info=True)
+    model, info = kind.from_pretrained(folder, dtype="auto", use_safetensors=True, output_loading_info=True)
     lacking = {name: sorted(map(str, keys)) for name, keys in info.items() if name != "error_msgs" and keys}
     if lacking:
         raise SystemExit(f"the export does not load cleanly: {json.dumps(lacking)[:500]}")
@@ -150,10 +146,10 @@ def main() -> None:
         records=question(scorable, questions, renderer, lambda *_: None),
         prompts=_same_prompts(tokenizer, questions, renderer),
     )
-    asked.answers.mkdir(parents=True, exist_ok=True)
+    said.mkdir(parents=True, exist_ok=True)
     tensors = {str(i): tensor.contiguous() for i, tensor in enumerate(logits(scorable, questions, renderer))}
-    save_file(tensors, asked.answers / LOGITS)
-    (asked.answers / RECORDS).write_text(answers.model_dump_json(), encoding="utf-8")
+    save_file(tensors, said / LOGITS)
+    (said / RECORDS).write_text(answers.model_dump_json(), encoding="utf-8")
 
 
 def _same_prompts(tokenizer: PreTrainedTokenizerBase, questions: Questions, renderer: Renderer) -> int | None:

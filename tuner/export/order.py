@@ -194,33 +194,26 @@ def _prove(order: Order, record: RunRecord, setting: Setting, draft: Path, show:
         benchmarked=_benchmark(order.run),
         progress=lambda *step: show.step("reference: " + step[0], *step[1:]),
     )
-    same, tied = proof.texts(
-        reference.records, answers.records, reference.scorable, questions, setting.renderer
-    )
-    rows = len(answers.records)
-    found = proof.distance(reference.logits, other)
+    same, tied = proof.texts(reference, answers.records, questions, setting.renderer)
     scores = proof.score_pairs(setting.metrics, reference.records, answers.records)
-    faults = proof.faults(
-        dtype=order.dtype,
-        found=found,
-        floor=reference.floor,
-        differing_texts=rows - same - tied,
-        scores=scores,
-        rows=rows,
-        same_prompts=answers.prompts,
-    )
-    return Proof(
-        distance=found,
+    proved = Proof(
+        distance=proof.distance(reference.logits, other),
         floor=reference.floor,
         kl_limit=proof.kl_limit(reference.floor),
-        rows=rows,
+        rows=len(answers.records),
         same_texts=same,
         tied_texts=tied,
         same_prompts=answers.prompts,
         benchmark_nll=reference.benchmark_nll,
         scores=scores,
-        faults=faults,
     )
+    moved = proof.moved(scores) if reference.floor else []
+    if moved:
+        records = witness.question(reference.scorable, questions, setting.renderer, show.step)
+        again = proof.score_pairs(setting.metrics, records, answers.records)
+        moved = {name: again[name].change for name in moved if name in proof.moved(again)}
+        proved = proved.model_copy(update={"beyond_dtype": moved})
+    return proved.model_copy(update={"faults": proof.faults(proved)})
 
 
 def _questions(setting: Setting) -> Questions:

@@ -1,0 +1,293 @@
+"""`inlay export`: a folder that loads alone and is the model that was benchmarked; or no folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny_runs
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_runs import inlay
+
+import inlay as package
+from inlay.tuner.base import Quantization
+from inlay.tuner.export import merge
+from inlay.tuner.export import order as exporting
+
+CANARY = "hf_canaryCanaryCanaryCanary0123456789"
+# What a user does with an export, in a process that knows nothing but the folder and transformers.
+ALONE = """
+import json, sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder, asked = sys.argv[1], json.loads(sys.argv[2])
+tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+inputs = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+written = model.generate(**inputs)[0, inputs["input_ids"].shape[1]:]
+loaded = [name for name in ("inlay", "peft", "bitsandbytes") if name in sys.modules]
+print(json.dumps([inputs["input_ids"][0].tolist(), tokenizer.decode(written, skip_special_tokens=True), loaded]))
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tiny_models, tmp_path_factory):
+    """A folder with runs of LoRA (dialogue, summarization) and of a prefix (dialogue)."""
+    folder = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("HF_TOKEN", CANARY)
+        tiny_runs.world(folder, tiny_models("llama"))
+        for method, task in (("lora", "dialogue"), ("lora", "summarization"), ("prefix", "dialogue")):
+            code, _, err = inlay("run", tiny_runs.recipe(folder, method, task).name, "--output", f"{method}-{task}")
+            assert code == 0, err
+    return folder
+
+
+@pytest.fixture
+def inside(world, tmp_path, monkeypatch):
+    """A copy of that folder, as the current one."""
+    folder = shutil.copytree(world, tmp_path / "copy")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def left(folder: Path) -> list[str]:
+    """What lies in the folder that the world does not have."""
+    return sorted(p.name for p in folder.iterdir() if not p.name.endswith((".jsonl", ".yaml")))
+
+
+def untouched(folder: Path) -> bool:
+    return left(folder) == ["base", "lora-dialogue", "lora-summarization", "prefix-dialogue"]
+
+
+@pytest.mark.parametrize("task", ["dialogue", "summarization"])
+def test_s34_an_export_loads_alone_and_writes_what_was_benchmarked(inside, task, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_TOKEN", CANARY)
+    code, out, err = inlay("export", f"lora-{task}", "--to", "ship", "--dtype", "fp32")
+    assert code == 0, err
+    assert "same output in 6 of 6 rows" in out
+    made = json.loads((inside / "ship" / "export.json").read_text())
+    assert made["proof"]["faults"] == []
+    assert made["proof"]["distance"]["same_top"] == 1
+    assert made["proof"]["same_prompts"] == 6
+    (inside / "base").rename(inside / "gone")
+    line = json.loads((inside / f"lora-{task}" / "predictions.jsonl").read_text().splitlines()[0])
+    row = json.loads((inside / f"{task}-test.jsonl").read_text().splitlines()[0])
+    asked = row["messages"][:-1] if task == "dialogue" else [{"role": "user", "content": line["prompt"]}]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, "ship", json.dumps(asked)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    _, text, loaded = json.loads(done.stdout.splitlines()[-1])
+    assert loaded == []
+    assert text.strip() == line["prediction"]
+    _find_no_secret(inside / "ship", tmp_path)
+
+
+def _find_no_secret(folder: Path, *places: Path) -> None:
+    """X14: neither a token of the environment nor a path of this machine is in any byte of an export."""
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        assert CANARY.encode() not in content, path.name
+        for place in (*places, Path.home()):
+            assert str(place).encode() not in content, path.name
+
+
+def test_a_card_tells_scores_proof_and_origin(inside):
+    assert inlay("export", "lora-summarization", "--to", "ship")[0] == 0
+    card = (inside / "ship" / "README.md").read_text()
+    made = json.loads((inside / "ship" / "export.json").read_text())
+    assert card.startswith("---\nlibrary_name:")
+    for name, pair in made["proof"]["scores"].items():
+        assert f"| {name} | {pair['reference']['value']:.4g}" in card
+    assert made["adapter_sha256"] in card
+    assert made["base"]["sha256"] in card
+    assert set(made["weights"]) == {"model.safetensors"}
+    tensors = load_file(inside / "ship" / "model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+    assert made["proof"]["floor"]["kl_mean"] > 0
+
+
+def _changed(tensors, change):
+    for name, tensor in tensors:
+        yield name, change(tensor) if name.endswith("q_proj.weight") else tensor
+
+
+WRONG = {
+    "the update left out": lambda call: (
+        (name, tensor) for name, tensor in _without_adapter(*call)
+    ),
+    "a weight scaled": lambda call: _changed(merge.merged_tensors(*call), lambda tensor: tensor * 1.05),
+    "one layer repacked": lambda call: _changed(
+        merge.merged_tensors(*call), lambda tensor: tensor[torch.randperm(len(tensor))]
+    ),
+    "merged inside 4 bit": lambda call: _changed(merge.merged_tensors(*call), _requantized),
+}
+
+
+def _without_adapter(setting, adapter, quantization):
+    from inlay.adapters.none import NoAdapter, Untouched
+
+    class Nothing(NoAdapter):
+        def load(self, folder, model, facts):
+            return Untouched(model)
+
+    import dataclasses
+
+    return merge.merged_tensors(dataclasses.replace(setting, method=Nothing(Nothing.Options())), adapter, quantization)
+
+
+def _requantized(tensor):
+    import bitsandbytes as bnb
+
+    codes, state = bnb.functional.quantize_4bit(tensor.contiguous(), quant_type="nf4")
+    return bnb.functional.dequantize_4bit(codes, state)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_s25_a_wrong_merge_is_caught_and_nothing_is_written(inside, wrong, monkeypatch):
+    monkeypatch.setattr(exporting, "merged_tensors", lambda *call: WRONG[wrong](call))
+    code, out, err = inlay("export", "lora-dialogue", "--to", "ship", "--dtype", "fp32")
+    assert (code, out) == (1, "")
+    assert "is not the model that was benchmarked, and was not written" in err
+    assert untouched(inside)
+
+
+def test_s25_the_original_weights_need_leave_and_leave_their_numbers(inside):
+    code, _, err = inlay("export", "lora-dialogue", "--to", "ship", "--base", "original")
+    assert code == 2
+    assert "add --accept-drift" in err
+    assert untouched(inside)
+    code, out, err = inlay("export", "lora-dialogue", "--to", "ship", "--base", "original", "--accept-drift")
+    assert code == 0, err
+    assert "DRIFT" in out
+    made = json.loads((inside / "ship" / "export.json").read_text())
+    assert made["proof"]["distance"]["kl_mean"] > made["proof"]["kl_limit"]
+    assert (made["accepted"], made["merged_into"]) == (True, "original")
+    assert "is not the model that was benchmarked" in (inside / "ship" / "README.md").read_text()
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def test_s28_one_flipped_bit_in_the_adapter_is_caught(inside):
+    flip_a_bit(inside / "lora-dialogue" / "adapter" / "adapter_model.safetensors")
+    code, _, err = inlay("export", "lora-dialogue", "--to", "ship")
+    assert code == 1
+    assert "is not what was benchmarked" in err
+    assert untouched(inside)
+
+
+def test_s28_an_adapter_of_an_older_run_is_held_to_its_benchmark(inside):
+    """A record without the adapter's hash: the likelihoods that the benchmark found tell."""
+    record = inside / "lora-dialogue" / "run.json"
+    content = json.loads(record.read_text())
+    content["adapter"]["sha256"] = ""
+    record.write_text(json.dumps(content))
+    path = inside / "lora-dialogue" / "adapter" / "adapter_model.safetensors"
+    save_file({name: tensor + 0.3 for name, tensor in load_file(path).items()}, path)
+    code, _, err = inlay("export", "lora-dialogue", "--to", "ship")
+    assert code == 1
+    assert "are not the model that was benchmarked" in err
+    assert untouched(inside)
+
+
+def test_s29_a_swapped_base_is_refused(inside, tiny_models):
+    shutil.rmtree(inside / "base")
+    shutil.copytree(tiny_models("llama", seed=7), inside / "base")
+    code, _, err = inlay("export", "lora-dialogue", "--to", "ship")
+    assert code == 2
+    assert "is not the one this adapter was trained on" in err
+    assert untouched(inside)
+
+
+def test_s27_what_cannot_be_merged_says_so(inside):
+    code, _, err = inlay("export", "prefix-dialogue", "--to", "ship")
+    assert code == 2
+    assert "prefix tuning cannot be merged" in err
+    assert untouched(inside)
+
+
+def test_a_target_that_holds_something_is_kept(inside):
+    (inside / "ship").mkdir()
+    (inside / "ship" / "mine").write_text("precious")
+    code, _, err = inlay("export", "lora-dialogue", "--to", "ship")
+    assert code == 2
+    assert "add --overwrite" in err
+    assert left(inside / "ship") == ["mine"]
+    assert package.export(inside / "lora-dialogue", to="ship", overwrite=True) == Path("ship")
+    assert "mine" not in left(inside / "ship")
+    assert not list(inside.glob(".*"))
+
+
+@pytest.mark.parametrize("target", ["file", "link"])
+def test_x10_a_target_that_is_no_folder_is_refused(inside, target):
+    if target == "file":
+        (inside / "ship").write_text("precious")
+    else:
+        (inside / "elsewhere").mkdir()
+        (inside / "ship").symlink_to(inside / "elsewhere")
+    code, _, err = inlay("export", "lora-dialogue", "--to", "ship", "--overwrite")
+    assert code == 2
+    assert "is no folder" in err
+
+
+def test_an_unfinished_run_has_nothing_to_export(inside):
+    record = inside / "lora-dialogue" / "run.json"
+    record.write_text(record.read_text().replace('"status": "complete"', '"status": "interrupted"'))
+    code, _, err = inlay("export", "lora-dialogue", "--to", "ship")
+    assert code == 2
+    assert "is interrupted" in err
+
+
+@pytest.mark.parametrize("attempt", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in range(1, 10))])
+def test_f21_killed_at_any_moment_there_is_nothing_or_a_proved_folder(inside, attempt):
+    command = [sys.executable, "-m", "inlay.tuner", "export", "lora-dialogue", "--to", "ship"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    end = time.monotonic() + random.Random(attempt).uniform(1, 14)
+    while time.monotonic() < end and process.poll() is None and not (attempt == 0 and list(inside.glob(".ship*"))):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if (inside / "ship").exists():
+        assert json.loads((inside / "ship" / "export.json").read_text())["proof"]["faults"] == []
+    code, _, err = inlay("export", "lora-dialogue", "--to", "ship", "--overwrite")
+    assert code == 0, err
+    assert not list(inside.glob(".ship*"))
+
+
+def test_weights_are_written_in_shards_that_load(inside, monkeypatch):
+    from inlay.tuner.export import folder
+
+    monkeypatch.setattr(folder, "SHARD_BYTES", 60_000)
+    assert inlay("export", "lora-dialogue", "--to", "ship", "--dtype", "fp32")[0] == 0
+    files = sorted(path.name for path in (inside / "ship").glob("*.safetensors"))
+    assert len(files) > 2
+    assert files[-1] == f"model-{len(files):05}-of-{len(files):05}.safetensors"
+    held = [sum(t.nbytes for t in load_file(inside / "ship" / file).values()) for file in files]
+    largest = max(t.nbytes for file in files for t in load_file(inside / "ship" / file).values())
+    assert max(held) <= max(60_000, largest)
+
+
+def test_the_quantization_of_the_benchmark_is_the_runs_own(inside):
+    """The dtype that a base computed in decides what its weights were quantized from."""
+    from inlay.tuner.report import read_record
+
+    record = read_record(inside / "lora-dialogue")
+    assert record.base is not None
+    elsewhere = record.model_copy(update={"base": record.base.model_copy(update={"compute_dtype": "bf16"})})
+    setting = exporting._setting(inside / "lora-dialogue")
+    assert exporting._benchmarked(elsewhere, setting) == Quantization(4, "nf4", True, "bf16")
