@@ -20,7 +20,7 @@ from tiny_runs import inlay
 
 import inlay as package
 from inlay.tuner.base import Quantization
-from inlay.tuner.export import merge
+from inlay.tuner.export import merge, source
 from inlay.tuner.export import order as exporting
 
 CANARY = "hf_canaryCanaryCanaryCanary0123456789"
@@ -283,11 +283,43 @@ def test_weights_are_written_in_shards_that_load(inside, monkeypatch):
 
 
 def test_the_quantization_of_the_benchmark_is_the_runs_own(inside):
-    """The dtype that a base computed in decides what its weights were quantized from."""
-    from inlay.tuner.report import read_record
+    """The dtype that a base computed in decides what its weights were quantized from, wherever it is opened next."""
+    record = inside / "lora-dialogue" / "run.json"
+    content = json.loads(record.read_text())
+    content["base"]["compute_dtype"] = "bf16"
+    record.write_text(json.dumps(content))
+    assert source.from_run(inside / "lora-dialogue").quantization == Quantization(4, "nf4", True, "bf16")
 
-    record = read_record(inside / "lora-dialogue")
-    assert record.base is not None
-    elsewhere = record.model_copy(update={"base": record.base.model_copy(update={"compute_dtype": "bf16"})})
-    setting = exporting._setting(inside / "lora-dialogue")
-    assert exporting._benchmarked(elsewhere, setting) == Quantization(4, "nf4", True, "bf16")
+
+def test_a_4_bit_export_tells_what_its_quantization_costs(inside):
+    code, out, err = inlay("export", "lora-dialogue", "--to", "ship", "--quantize", "4bit")
+    assert code == 0, err
+    assert "what it costs" in out
+    made = json.loads((inside / "ship" / "export.json").read_text())
+    assert made["proof"]["faults"] == []
+    assert made["quantized"]["distance"]["kl_mean"] > made["proof"]["distance"]["kl_mean"]
+    assert json.loads((inside / "ship" / "config.json").read_text())["quantization_config"]["load_in_4bit"]
+    (weights,) = (inside / "ship").glob("*.safetensors")
+    assert {tensor.dtype for tensor in load_file(weights).values()} > {torch.uint8}
+    assert (inside / "ship" / "tokenizer.json").is_file()
+
+
+def test_an_adapter_made_elsewhere_is_exported_with_its_base(inside):
+    """PEFT's own folder, without a note of its base, trained on weights that were not quantized."""
+    shutil.copytree(inside / "lora-dialogue" / "adapter", inside / "made")
+    (inside / "made" / "base.json").unlink()
+    code, _, err = inlay("export", "made", "--to", "ship")
+    assert code == 2
+    assert "add --base MODEL" in err
+    asked = ["--recipe", "dialogue-lora.yaml", "--set", "base.quantization.bits=32", "--dtype", "fp32"]
+    code, out, err = inlay("export", "made", "--base", "base", "--to", "ship", *asked)
+    assert code == 0, err
+    assert "same output in 6 of 6 rows" in out
+    base, merged, adapter = (
+        load_file(inside / name)
+        for name in ("base/model.safetensors", "ship/model.safetensors", "made/adapter_model.safetensors")
+    )
+    layer = "model.layers.0.self_attn.q_proj"
+    a, b = (adapter[f"base_model.model.{layer}.lora_{part}.weight"] for part in "AB")
+    scale = 32 / tiny_runs.OPTIONS["lora"]["r"]
+    torch.testing.assert_close(merged[f"{layer}.weight"], base[f"{layer}.weight"].float() + scale * b @ a)

@@ -151,16 +151,18 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     compare.add_argument("--again", action="store_true", help="start anew although the same comparison is done")
     _add_set(compare)
 
-    export = add("export", "write the merged model of a run, and prove that it is what was benchmarked", _export)
-    export.add_argument("run", metavar="RUN", help="a run's folder, or its name under runs/")
+    export = add("export", "write the merged model, and prove that it is what was benchmarked", _export)
+    export.add_argument("target", metavar="TARGET", help="a run, or the folder of an adapter made elsewhere")
     export.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to write")
     export.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), default="bf16", help="of the weights (bf16)")
-    bases = ("dequantized", "original")
-    help = "the weights to merge into: those that were trained on, or the original ones (dequantized)"
-    export.add_argument("--base", choices=bases, default="dequantized", help=help)
+    help = "of a run: merge into the `dequantized` weights, or the `original` ones; of an adapter: its base"
+    export.add_argument("--base", metavar="BASE", help=help)
+    export.add_argument("--quantize", choices=("4bit",), help="quantize the merged model again")
+    export.add_argument("--recipe", metavar="RECIPE", help="of an adapter: whose rows it is proved on (embedded ones)")
     help = "write the export although the proof finds it to be another model, and keep the numbers in its card"
     export.add_argument("--accept-drift", action="store_true", help=help)
     export.add_argument("--overwrite", action="store_true", help="replace a folder that is not empty")
+    _add_set(export)
 
     report = add("report", "draw the page of a run or a comparison again and print its table", _report)
     report.add_argument("run", metavar="RUN", help="a run's or comparison's folder, or its name under runs/")
@@ -246,11 +248,21 @@ def _compare(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> None:
     from inlay.tuner import listing
 
-    run = listing.find_run(options.run)
+    target = listing.adapter_named(options.target)
 
     from inlay.tuner.export import Order, export, told
 
-    order = Order(run, options.to, options.dtype, options.base, options.accept_drift, options.overwrite)
+    order = Order(
+        target=target,
+        to=options.to,
+        dtype=options.dtype,
+        base=options.base,
+        four_bit=options.quantize == "4bit",
+        recipe=options.recipe,
+        overrides=tuple(options.overrides),
+        accept_drift=options.accept_drift,
+        overwrite=options.overwrite,
+    )
     print(told(export(order)))
 
 

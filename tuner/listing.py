@@ -49,6 +49,15 @@ def find_run(text: str) -> Path:
     raise RequestError(Problem("there is no run here", file=text, help=help))
 
 
+def adapter_named(text: str) -> Path:
+    """The folder of an adapter, or of the run, that `text` names.
+
+    Raises:
+        RequestError: there is neither; names the closest run.
+    """
+    return Path(text) if (Path(text) / "adapter_config.json").is_file() else find_run(text)
+
+
 def _indented(text: str) -> str:
     return "\n".join(f"  {line}" for line in text.splitlines())
 

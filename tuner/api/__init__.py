@@ -86,21 +86,27 @@ def compare(
 
 
 def export(
-    run: str | Path,
+    target: str | Path,
     *,
     to: str | Path,
     dtype: Literal["bf16", "fp16", "fp32"] = "bf16",
-    base: Literal["dequantized", "original"] = "dequantized",
+    base: str | None = None,
+    quantize: Literal["4bit"] | None = None,
+    recipe: str | None = None,
+    overrides: Sequence[str] = (),
     accept_drift: bool = False,
     overwrite: bool = False,
 ) -> Path:
-    """Writes the merged model of a run, and proves that it is the one that was benchmarked.
+    """Writes the merged model of an adapter, and proves that it is the one that was benchmarked.
 
     Args:
-        run: a finished run's folder, or its name under `runs/`.
+        target: a finished run, by folder or name; or the folder of an adapter that was made elsewhere.
         to: the folder to write.
         dtype: of the weights.
-        base: the weights to merge into: those that were trained on, or the original ones, which needs `accept_drift`.
+        base: of a run, the weights to merge into: `dequantized`, those that were trained on, or `original`, which needs
+            `accept_drift`; of an adapter made elsewhere, the model that it belongs on.
+        quantize: the merged model again, and tell what that costs.
+        recipe, overrides: of an adapter made elsewhere, whose rows it is proved on.
         accept_drift: write the export although the proof finds it to be another model.
         overwrite: replace a folder that is not empty.
 
@@ -112,9 +118,20 @@ def export(
     """
     from inlay.tuner.export import Order
     from inlay.tuner.export import export as start
-    from inlay.tuner.listing import find_run
+    from inlay.tuner.listing import adapter_named
 
-    return start(Order(find_run(str(run)), Path(to), dtype, base, accept_drift, overwrite))
+    order = Order(
+        target=adapter_named(str(target)),
+        to=Path(to),
+        dtype=dtype,
+        base=base,
+        four_bit=quantize == "4bit",
+        recipe=recipe,
+        overrides=tuple(overrides),
+        accept_drift=accept_drift,
+        overwrite=overwrite,
+    )
+    return start(order)
 
 
 def check(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from inlay.tuner.export.records import Distance, ExportRecord
+from inlay.tuner.export.records import Distance, ExportRecord, Proof
+from inlay.tuner.export.source import Source
 from inlay.tuner.model_files import HUB_ID
-from inlay.tuner.records import ChangeRecord, RunRecord, ScoreRecord
+from inlay.tuner.records import ChangeRecord, ScoreRecord
 from inlay.tuner.report.figures import count, percent, size
 from inlay.tuner.run_directory import write_whole
 from inlay.tuner.setting import Setting
@@ -15,31 +17,29 @@ from inlay.tuner.setting import Setting
 TASKS = {"classification": "text-classification", "summarization": "summarization"}
 
 
-def write_card(folder: Path, made: ExportRecord, run: RunRecord, setting: Setting) -> None:
+def write_card(folder: Path, made: ExportRecord, source: Source) -> None:
     """Writes `README.md`, with the metadata that the hub reads."""
     parts = [
-        _metadata(made, run, setting),
-        f"# {run.name}",
-        _summary(made, run, setting),
+        _metadata(made, source.setting),
+        f"# {made.name}",
+        _summary(made, source.setting),
         _scores(made),
-        _use(setting),
+        _use(source.setting),
         _proof(made),
-        _origin(made, run),
+        _origin(made, source),
     ]
     write_whole(folder / "README.md", "\n\n".join(parts) + "\n")
 
 
-def lines(made: ExportRecord) -> list[str]:
-    """The proof in a few lines, as the terminal and the card show it."""
-    proved = made.proof
-    assert proved is not None
+def lines(proved: Proof, dtype: str) -> list[str]:
+    """A proof in a few lines, as the terminal and the card show it."""
     found = proved.distance
     told = [
         f"{count(proved.rows)} test rows, the files opened from disk by plain transformers in a new process",
         f"same next token at {percent(found.same_top)} of {count(found.tokens)} tokens"
         + (f" ({count(found.near_ties)} near ties left out)" if found.near_ties else ""),
         f"KL divergence {found.kl_mean:.2g} nats per token, at most {found.kl_max:.2g}; the limit is "
-        f"{proved.kl_limit:.2g}{_floor(proved.floor, made.dtype)}",
+        f"{proved.kl_limit:.2g}{_floor(proved.floor, dtype)}",
         f"same output in {count(proved.same_texts)} of {count(proved.rows)} rows"
         + (f", {count(proved.tied_texts)} others pass a near tie" if proved.tied_texts else ""),
     ]
@@ -52,14 +52,14 @@ def _floor(floor: Distance | None, dtype: str) -> str:
     return f", {dtype} alone does {floor.kl_mean:.2g}" if floor else ""
 
 
-def _metadata(made: ExportRecord, run: RunRecord, setting: Setting) -> str:
+def _metadata(made: ExportRecord, setting: Setting) -> str:
     base, data = made.base.model, setting.recipe.task.data
     fields: list[tuple[str, object]] = [
         ("library_name", "transformers"),
-        ("pipeline_tag", TASKS.get(run.task, "text-generation")),
+        ("pipeline_tag", TASKS.get(setting.recipe.task.type, "text-generation")),
         ("license", "other"),
         ("license_name", "of-base-and-data"),
-        ("tags", ["inlay", made.method, "merged"]),
+        ("tags", ["inlay", made.method, "merged", *(["4-bit", "bitsandbytes"] if made.quantization else [])]),
     ]
     if HUB_ID.fullmatch(base) and "/" in base:
         fields.append(("base_model", base))
@@ -69,21 +69,21 @@ def _metadata(made: ExportRecord, run: RunRecord, setting: Setting) -> str:
     return "---\n" + "\n".join(f"{key}: {json.dumps(value)}" for key, value in fields) + "\n---"
 
 
-def _summary(made: ExportRecord, run: RunRecord, setting: Setting) -> str:
+def _summary(made: ExportRecord, setting: Setting) -> str:
     start = "the base's own weights, dequantized from what it was trained on"
     if made.merged_into == "original":
         start = "the base's original weights, which are **not** those it was trained on"
+    written = f"quantized again ({made.quantization})" if made.quantization else f"written as {made.dtype}"
     return (
-        f"{setting.method.title} trained on `{made.base.model}` ({made.base.quantization}) for {run.task}, and merged "
-        f"in fp32 into {start}; written as {made.dtype}. A plain model: it needs neither an adapter nor inlay.\n\n"
-        "The licences of the base and of the data apply."
+        f"{setting.method.title} trained on `{made.base.model}` ({made.base.quantization}) for "
+        f"{setting.recipe.task.type.replace('_', ' ')}, and merged in fp32 into {start}; {written}. A plain model: it "
+        "needs neither an adapter nor inlay.\n\nThe licences of the base and of the data apply."
     )
 
 
 def _scores(made: ExportRecord) -> str:
-    assert made.proof is not None
     rows = ["| Score | Benchmarked | This export | Change |", "|---|---:|---:|---:|"]
-    for name, pair in made.proof.scores.items():
+    for name, pair in (made.quantized or made.proof).scores.items():
         rows.append(f"| {name} | {_score(pair.reference)} | {_score(pair.export)} | {_change(pair.change)} |")
     return "\n".join(["## Scores", "", *rows, "", "In brackets 95 % intervals; of a change, paired over the rows."])
 
@@ -121,24 +121,34 @@ def _use(setting: Setting) -> str:
 
 
 def _proof(made: ExportRecord) -> str:
-    assert made.proof is not None
-    told = "\n".join(f"* {line}" for line in lines(made))
-    faults = "\n".join(f"* {fault}" for fault in made.proof.faults)
-    drift = f"\n\n**This export is not the model that was benchmarked**, and was asked for all the same:\n\n{faults}"
-    return (
-        "## Proof\n\nCompared with base and adapter, opened from disk again and computed in fp32:\n\n"
-        f"{told}{drift if faults else ''}\n\nAll numbers are in `export.json`."
-    )
+    parts = ["## Proof", "Compared with base and adapter, opened from disk again and computed in fp32:"]
+    parts.append(_bullets(lines(made.proof, made.dtype)))
+    if made.proof.faults:
+        parts.append("**This is not the model that was benchmarked**, and was asked for all the same:")
+        parts.append(_bullets(made.proof.faults))
+    if made.quantized:
+        found = made.quantized.distance
+        parts.append(
+            f"That is the merged model in {made.dtype}. Quantizing it again costs: same next token at "
+            f"{percent(found.same_top)} of the tokens, KL divergence {found.kl_mean:.2g} nats per token, same output "
+            f"in {count(made.quantized.same_texts)} of {count(made.quantized.rows)} rows."
+        )
+    return "\n\n".join([*parts, "All numbers are in `export.json`."])
 
 
-def _origin(made: ExportRecord, run: RunRecord) -> str:
+def _origin(made: ExportRecord, source: Source) -> str:
     versions = made.environment.versions
-    used = ", ".join(f"{name} {versions[name]}" for name in ("inlay", "torch", "transformers", "peft", "bitsandbytes"))
-    hashes = "\n".join(f"* `{name}`: sha256 `{digest}`" for name, digest in made.weights.items())
-    return (
-        f"## How it was made\n\n* run `{run.id}`, recipe hash `{run.recipe_hash}`, seed {run.seed}\n"
-        f"* base: sha256 `{made.base.sha256}`\n* adapter: sha256 `{made.adapter_sha256}`\n{hashes}\n"
-        f"* {used}\n* peak memory of merging: {size(made.peak_bytes)}"
-    )
+    names = ("inlay", "torch", "transformers", "peft", "bitsandbytes")
+    told = [
+        *(f"{key}: `{value}`" for key, value in source.origin),
+        f"base: sha256 `{made.base.sha256}`",
+        f"adapter: sha256 `{made.adapter_sha256}`",
+        *(f"`{name}`: sha256 `{digest}`" for name, digest in made.weights.items()),
+        ", ".join(f"{name} {versions[name]}" for name in names),
+        f"peak memory of merging: {size(made.peak_bytes)}",
+    ]
+    return f"## How it was made\n\n{_bullets(told)}"
 
 
+def _bullets(told: Sequence[str]) -> str:
+    return "\n".join(f"* {line}" for line in told)

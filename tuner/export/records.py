@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from inlay.tuner.records import BaseRecord, ChangeRecord, Environment, ScoreRecord
+from inlay.tuner.records import ChangeRecord, Environment, ScoreRecord
 
 
 class _Part(BaseModel):
@@ -77,29 +77,41 @@ class Proof(_Part):
     faults: list[str] = []
 
 
+class BasePart(_Part):
+    """The base, and how it was held when the adapter was benchmarked on it."""
+
+    model: str
+    revision: str | None
+    sha256: str
+    quantization: str
+    compute_dtype: str
+
+
 class ExportRecord(_Part):
     """`export.json`.
 
     Attributes:
-        form: `merged` or `adapter`.
-        merged_into: `dequantized` (what the adapter was trained on) or `original`; empty where nothing was merged.
-        dtype: of the weights written.
+        merged_into: `dequantized` (what the adapter was trained on) or `original`.
+        dtype: of the merged weights.
+        quantization: of the weights written, where the merged ones were quantized again; empty where they were not.
         adapter_sha256: of the adapter's weights.
         weights: sha256 of each weights file by name.
+        proof: of the merged model; `quantized`: what quantizing it again costs.
         accepted: the proof has faults and the export was asked for in spite of them.
         peak_bytes: of merging and writing.
     """
 
     schema_version: Literal[1] = 1
-    run: str
+    name: str
     method: str
-    form: Literal["merged", "adapter"]
-    merged_into: Literal["dequantized", "original", ""]
+    merged_into: Literal["dequantized", "original"]
     dtype: str
-    base: BaseRecord
+    quantization: str
+    base: BasePart
     adapter_sha256: str
     weights: dict[str, str]
-    proof: Proof | None
+    proof: Proof
+    quantized: Proof | None
     accepted: bool
     peak_bytes: int
     seconds: float

@@ -8,16 +8,20 @@ from pathlib import Path
 from inlay.tuner.export.card import lines
 from inlay.tuner.export.order import RECORD
 from inlay.tuner.export.records import ExportRecord, ScorePair
-from inlay.tuner.report.figures import size
+from inlay.tuner.report.figures import count, percent, size
 
 
 def told(folder: Path) -> str:
     """The proof of the export in `folder`, what it was merged into, and its files."""
     made = ExportRecord.model_validate_json((folder / RECORD).read_text(encoding="utf-8"))
-    assert made.proof is not None
     bases = {"dequantized": f"dequantized {made.base.quantization} (what the adapter was trained on)"}
-    parts = [("proof", line) for line in lines(made)]
+    parts = [("proof", line) for line in lines(made.proof, made.dtype)]
     parts += [("score", _score(name, pair)) for name, pair in made.proof.scores.items()]
+    if made.quantized:
+        found = made.quantized.distance
+        parts.append(("4 bit", f"{made.quantization}, what it costs: KL divergence {found.kl_mean:.2g} nats per token"))
+        parts.append(("4 bit", f"same next token at {percent(found.same_top)} of {count(found.tokens)} tokens"))
+        parts += [("4 bit", _score(name, pair)) for name, pair in made.quantized.scores.items()]
     parts += [("DRIFT", fault) for fault in made.proof.faults]
     parts.append(("base", bases.get(made.merged_into, "original weights, not what the adapter was trained on")))
     written = sum(path.stat().st_size for path in folder.iterdir())

@@ -1,0 +1,132 @@
+"""What is exported: a run's adapter with all that its benchmark found, or an adapter that was made elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from inlay.tuner import adapter_folder
+from inlay.tuner import base as base_models
+from inlay.tuner.base import Quantization
+from inlay.tuner.export.records import BasePart
+from inlay.tuner.problems import AnswerNo, RequestError
+from inlay.tuner.recipe import load
+from inlay.tuner.records import Prediction, RunRecord
+from inlay.tuner.report import read_record
+from inlay.tuner.setting import Setting, survey
+
+ROWS = "quickstart"  # the recipe whose rows an adapter from elsewhere is proved on, unless another is named
+
+
+@dataclass(frozen=True)
+class Source:
+    """An adapter and the model that it makes.
+
+    Attributes:
+        name: what to call the export.
+        adapter: the folder of the adapter.
+        setting: base, data and method.
+        quantization: of the base as it was benchmarked, wherever that was.
+        benchmarked: the likelihoods that a run's benchmark found, by example.
+        origin: where it comes from, for the card.
+    """
+
+    name: str
+    adapter: Path
+    setting: Setting
+    quantization: Quantization
+    benchmarked: Mapping[str, float] = field(default_factory=dict)
+    origin: Sequence[tuple[str, str]] = ()
+
+    @property
+    def base(self) -> BasePart:
+        """The base as the record holds it."""
+        files = self.setting.files
+        return BasePart(
+            model=files.name,
+            revision=files.revision,
+            sha256=files.sha256(),
+            quantization=str(self.quantization),
+            compute_dtype=self.quantization.compute_dtype,
+        )
+
+
+def from_run(run: Path) -> Source:
+    """The adapter of a finished run.
+
+    Raises:
+        RequestError: the run is not finished, or its base or data have changed.
+        AnswerNo: its adapter has changed.
+    """
+    record = read_record(run)
+    if record.status != "complete" or record.base is None or record.adapter is None:
+        raise RequestError(
+            f"the run `{run}` is {record.status}, so there is nothing that was benchmarked to export",
+            help=f"finish it first: inlay run {run}/recipe.yaml",
+        )
+    recipe = load(run / "recipe.yaml", ["adapter.start_from=null"], anywhere=True)
+    setting = survey(recipe, (recipe.eval.split,))
+    adapter = run / "adapter"
+    adapter_folder.refuse_other_base(adapter, setting.files)
+    found = adapter_folder.weights_sha256(adapter)
+    if record.adapter.sha256 and found != record.adapter.sha256:
+        raise AnswerNo(
+            f"{adapter / adapter_folder.WEIGHTS} is not what was benchmarked: its sha256 is {found[:12]}, "
+            f"the run recorded {record.adapter.sha256[:12]}",
+            help="the file has changed since; `inlay eval` measures what is there now",
+        )
+    return Source(
+        name=record.name,
+        adapter=adapter,
+        setting=setting,
+        quantization=_as_held(setting.quantization, record.base.compute_dtype),
+        benchmarked=_likelihoods(run),
+        origin=_origin(record),
+    )
+
+
+def from_adapter(adapter: Path, model: str | None, recipe: str | None, overrides: Sequence[str]) -> Source:
+    """An adapter that was made elsewhere with PEFT, on a base that is named.
+
+    Args:
+        recipe: whose rows it is proved on; the embedded ones where it is None.
+        overrides: of that recipe; `base.quantization.bits=16` for an adapter of a base that was not quantized.
+
+    Raises:
+        RequestError: no base is named, or the adapter is of an unknown method or does not fit.
+    """
+    if model is None:
+        raise RequestError(f"`{adapter}` is no run, so its base has to be named", help="add --base MODEL")
+    asked = adapter_folder.as_saved(load(recipe or ROWS, overrides).on_base(model), adapter, asked_first=False)
+    setting = survey(asked, (asked.eval.split,))
+    adapter_folder.refuse_other_base(adapter, setting.files)
+    device = "cuda:0" if base_models.on_gpu() else "cpu"
+    dtype = base_models.compute_dtype_of(setting.quantization, device)
+    return Source(
+        name=adapter.absolute().name,
+        adapter=adapter,
+        setting=setting,
+        quantization=_as_held(setting.quantization, base_models.dtype_name(dtype)),
+        origin=[("adapter", adapter.absolute().name)],
+    )
+
+
+def _as_held(own: Quantization, compute_dtype: str) -> Quantization:
+    """The dtype that a base computed in decides what its weights were quantized from; an 8-bit one is dequantized."""
+    return replace(own, compute_dtype="fp32" if own.bits == 8 else compute_dtype)
+
+
+def _likelihoods(run: Path) -> dict[str, float]:
+    lines = (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    found = [Prediction.model_validate(json.loads(line)) for line in lines]
+    return {line.id: line.nll_nats for line in found if line.nll_nats is not None}
+
+
+def _origin(record: RunRecord) -> list[tuple[str, str]]:
+    return [
+        ("run", record.id),
+        ("recipe hash", record.recipe_hash),
+        ("seed", str(record.seed)),
+    ]

@@ -1,0 +1,112 @@
+"""The trial of an export: the benchmarked model and a process that knows only the folder answer the same questions."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import inlay
+from inlay.tuner.console import Progressing
+from inlay.tuner.export import proof, witness
+from inlay.tuner.export.proof import Reference
+from inlay.tuner.export.records import Proof
+from inlay.tuner.export.reference import question_reference
+from inlay.tuner.export.source import Source
+from inlay.tuner.export.witness import Answers, Questions
+from inlay.tuner.problems import AnswerNo
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Trial:
+    """Holds exports of one source against it; the reference is opened once, after the first export has answered."""
+
+    def __init__(self, source: Source, dtype: str, show: Progressing) -> None:
+        self._source, self._dtype, self._show = source, dtype, show
+        setting = source.setting
+        examples = setting.data.examples[setting.recipe.eval.split]
+        self._questions = Questions(
+            kind=setting.facts.kind,
+            examples=examples,
+            prompt_format=setting.renderer.prompt_format,
+            decoding=setting.decoding,
+            batch_size=setting.recipe.eval.batch_size,
+            window=setting.renderer.window,
+            stride=setting.renderer.stride,
+            compared=witness.fitting(setting.renderer, examples, len(setting.tokenizer)),
+        )
+        self._reference: Reference | None = None
+
+    def judge(self, folder: Path) -> Proof:
+        """Compares the export in `folder` with the benchmarked model.
+
+        Raises:
+            AnswerNo: it does not open.
+        """
+        answers, logits = self._hear(folder)
+        reference = self._opened()
+        setting = self._source.setting
+        same, tied = proof.texts(reference, answers.records, self._questions, setting.renderer)
+        scores = proof.score_pairs(setting.metrics, reference.records, answers.records)
+        proved = Proof(
+            distance=proof.distance(reference.logits, logits),
+            floor=reference.floor,
+            kl_limit=proof.kl_limit(reference.floor),
+            rows=len(answers.records),
+            same_texts=same,
+            tied_texts=tied,
+            same_prompts=answers.prompts,
+            benchmark_nll=reference.benchmark_nll,
+            scores=scores,
+        )
+        if reference.floor and (moved := proof.moved(scores)):
+            records = witness.question(reference.scorable, self._questions, setting.renderer, self._tell)
+            again = proof.score_pairs(setting.metrics, records, answers.records)
+            beyond = {name: again[name].change for name in moved if name in proof.moved(again)}
+            proved = proved.model_copy(update={"beyond_dtype": beyond})
+        return proved.model_copy(update={"faults": proof.faults(proved)})
+
+    def _opened(self) -> Reference:
+        if self._reference is None:
+            source = self._source
+            self._reference = question_reference(
+                source.setting,
+                source.adapter,
+                source.quantization,
+                self._questions,
+                dtype=self._dtype,
+                benchmarked=source.benchmarked,
+                progress=self._tell,
+            )
+        return self._reference
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        self._show.step(f"reference: {what}", done, total)
+
+    def _hear(self, folder: Path) -> tuple[Answers, list[Tensor]]:
+        """Lets a fresh process without network open the export and answer."""
+        asked, said = folder.with_name(f"{folder.name}.questions"), folder.with_name(f"{folder.name}.answers")
+        rows = len(self._questions.examples)
+        self._show.say(f"proof   {rows} rows, the export opened by plain transformers in a new process")
+        try:
+            asked.write_text(self._questions.model_dump_json(), encoding="utf-8")
+            command = [sys.executable, "-m", "inlay.tuner.export.witness", str(folder), str(asked), str(said)]
+            done = subprocess.run(command, env=_offline(), capture_output=True, text=True)
+            if done.returncode:
+                last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+                raise AnswerNo(f"the export does not open: {last}", help="nothing was written")
+            return witness.read_answers(said)
+        finally:
+            asked.unlink(missing_ok=True)
+            shutil.rmtree(said, ignore_errors=True)
+
+
+def _offline() -> dict[str, str]:
+    package = str(Path(inlay.__file__).absolute().parents[1])
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "USE_HUB_KERNELS": "0", "PYTHONPATH": os.pathsep.join(paths)}
