@@ -39,6 +39,7 @@ ORDER = (
     ("run",),
     ("check", "rescore"),
     ("comparison",),
+    ("export",),
     ("listing", "doctor"),
     ("cli", "api"),
     ("__main__",),
@@ -58,6 +59,7 @@ DOORWAYS = {
     "matplotlib": ("tuner/comparison/page/paper.py",),
     "rich": ("tuner/console.py", "tuner/report/terminal.py", "tuner/comparison/live.py"),
     "optuna": ("tuner/comparison/search.py",),
+    "gguf": ("tuner/export/",),
     "argparse": ("tuner/cli.py", "recipes/embedded/"),
 }
 

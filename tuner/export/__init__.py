@@ -1,0 +1,1 @@
+"""What was trained, as a model that other programs load: merged, proved, written in their formats."""

@@ -1,0 +1,240 @@
+'''An Ollama Modelfile: the prompt format that was trained and the benchmark's decoding, beside a GGUF file.
+
+    FROM ./model.gguf
+    TEMPLATE """{{ range .Messages }}...{{ end }}"""       a Go template
+    PARAMETER stop "<|im_end|>"
+
+Ollama does not run the file's own (Jinja) chat template. The Go template is not translated from it either: the renderer
+that training and benchmark share is asked to print a few conversations, what stands around the turns is read off, and
+the result must then print other conversations as the renderer does, byte for byte. Where it does not (a template that
+rewrites earlier turns, or prints a date) the Modelfile says so and has no TEMPLATE.
+
+Source: Ollama's Modelfile reference and its template package, which gives a template `.Messages`, `.System` (the system
+messages, joined) and the functions of Go's text/template.
+'''
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from inlay.eval import Decoding, Turn
+from inlay.tuner.data.rendering import Renderer
+from inlay.tuner.export.vocabulary import start_tokens
+from inlay.tuner.problems import RequestError
+
+# Stand for the texts of turns while a prompt is taken apart: characters of no script.
+SYSTEM, FIRST, REPLY, SECOND = "\ue001", "\ue002", "\ue003", "\ue004"
+TRIALS = ("Why?", 'Two\n\nlines, "quoted" {braces} {{ and }} it\'s 50 % \\n.', "今天天气很好。 🙂", "[INST] # x" * 9)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What the trained prompt prints around the turns of a conversation.
+
+    Attributes:
+        opening: before the first user turn without a system message.
+        system: before and after a system message that precedes it; None where the template knows none.
+        reply: between a user turn and the reply to it.
+        next: between a reply and the next user turn.
+        answer: after the last user turn: what the model continues.
+    """
+
+    opening: str
+    system: tuple[str, str] | None
+    reply: str
+    next: str
+    answer: str
+
+    def prompt(self, turns: Sequence[Turn]) -> str:
+        """The prompt of a conversation: a system turn or none, then user and assistant in turn."""
+        text, opening = "", self.opening
+        for turn in turns:
+            if turn.role == "system" and self.system:
+                opening = f"{self.system[0]}{turn.text}{self.system[1]}"
+            elif turn.role == "assistant":
+                text += self.reply + turn.text
+            else:
+                text += opening + turn.text
+                opening = self.next
+        return text + self.answer
+
+    def go(self) -> str:
+        """The Go template that prints the same. A reply that brings the space before it is given no second one."""
+        opening = _literal(self.opening)
+        if self.system:
+            before, after = map(_literal, self.system)
+            opening = f"{{{{ if $.System }}}}{before}{{{{ $.System }}}}{after}{{{{ else }}}}{opening}{{{{ end }}}}"
+        reply = _literal(self.reply)
+        if reply.endswith(" "):
+            reply = f'{reply[:-1]}{{{{ if ne (printf "%.1s" .Content) " " }}}} {{{{ end }}}}'
+        return "".join(
+            (
+                "{{ $next := false }}{{ range .Messages }}",
+                '{{ if eq .Role "user" }}{{ if $next }}',
+                _literal(self.next),
+                "{{ else }}",
+                opening,
+                "{{ end }}{{ .Content }}{{ $next = true }}",
+                '{{ else if eq .Role "assistant" }}',
+                reply,
+                "{{ .Content }}{{ end }}{{ end }}",
+                _literal(self.answer),
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What the trained prompt prints around the one text of a task: the last message, whatever came before it."""
+
+    before: str
+    after: str
+
+    def go(self) -> str:
+        """The Go template that prints them."""
+        return (
+            "{{ range $i, $_ := .Messages }}{{ if eq (len (slice $.Messages $i)) 1 }}"
+            f"{_literal(self.before)}{{{{ .Content }}}}{_literal(self.after)}{{{{ end }}}}{{{{ end }}}}"
+        )
+
+
+def write_modelfile(
+    file: Path, gguf: str, renderer: Renderer, decoding: Decoding, *, task_prompt: str | None
+) -> str | None:
+    """Writes the Modelfile of a GGUF file in the same folder.
+
+    Args:
+        file: what to write.
+        gguf: the GGUF file's name.
+        renderer: of the tokenizer that was trained with.
+        decoding: the benchmark's.
+        task_prompt: the recipe's prompt template, `{document}\\n\\nSummary:` say; None for conversations. A message
+            stands for its one field; of several fields or none, for the whole prompt.
+
+    Returns:
+        Why there is no TEMPLATE in it, or None where there is one.
+    """
+    found = conversation(renderer) if task_prompt is None else instruction(renderer, task_prompt)
+    template = None if isinstance(found, str) else found.go()
+    if template and '"""' in template:
+        template, found = None, 'the prompt holds """, which would end a TEMPLATE'
+    lines = ["# How this model was trained to be asked, and how it was benchmarked: ollama create NAME -f Modelfile"]
+    if template is None:
+        lines += [f"# No TEMPLATE: {found}.", "# Send prompts as they were trained (`raw` in Ollama's API)."]
+    elif task_prompt is not None and _around(task_prompt) is None:
+        lines += ["# A message is the whole prompt:", *(f"#     {line}" for line in task_prompt.splitlines())]
+    lines.append(f"FROM ./{gguf}")
+    if template is not None:
+        lines.append(f'TEMPLATE """{template}"""')
+    lines += _parameters(renderer, decoding)
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return None if template is not None else str(found)
+
+
+def conversation(renderer: Renderer) -> Conversation | str:
+    """What the renderer prints around the turns of a conversation, or why a Go template cannot print it."""
+    if _dated(renderer):
+        return "the chat template prints the date"
+    user, reply, again = Turn("user", FIRST), Turn("assistant", REPLY), Turn("user", SECOND)
+    try:
+        opening, answer = _parts(renderer, (user,), FIRST)
+        _, between, following, _ = _parts(renderer, (user, reply, again), FIRST, REPLY, SECOND)
+    except RequestError as error:
+        return error.problems[0].message
+    try:
+        before, after, _ = _parts(renderer, (Turn("system", SYSTEM), user), SYSTEM, FIRST)
+        system = (before, after)
+    except RequestError:  # many templates know no system message
+        system = None
+    found = Conversation(opening, system, between, following, answer)
+    if any(found.prompt(turns) != renderer.prompt_text(turns) for turns in _trials(system is not None)):
+        return "the chat template prints a turn otherwise when others come before or after it"
+    return replace(
+        found,
+        opening=_without_start(renderer, opening),
+        system=system and (_without_start(renderer, system[0]), system[1]),
+    )
+
+
+def instruction(renderer: Renderer, task_prompt: str) -> Instruction | str:
+    """What the renderer prints around the one text of a task's prompt, or why a Go template cannot print it."""
+    if _dated(renderer):
+        return "the chat template prints the date"
+    before, after = _around(task_prompt) or ("", "")
+    try:
+        opening, closing = _parts(renderer, (Turn("prompt", before + FIRST + after),), FIRST)
+        whole = [renderer.prompt_text((Turn("prompt", before + text + after),)) for text in TRIALS]
+    except RequestError as error:
+        return error.problems[0].message
+    if whole != [opening + text + closing for text in TRIALS]:
+        return "the chat template prints a message otherwise than it is"
+    return Instruction(_without_start(renderer, opening), closing)
+
+
+def _parts(renderer: Renderer, turns: Sequence[Turn], *marks: str) -> list[str]:
+    """The trained prompt of these turns, cut at the marks."""
+    text, parts = renderer.prompt_text(turns), []
+    for mark in marks:
+        part, found, text = text.partition(mark)
+        if not found or mark in text:
+            raise RequestError("the chat template does not print every turn once")
+        parts.append(part)
+    return [*parts, text]
+
+
+def _trials(system: bool) -> list[tuple[Turn, ...]]:
+    """Conversations of one to three user turns, with a system message and without."""
+    turns = [Turn("user" if i % 2 == 0 else "assistant", TRIALS[i % len(TRIALS)]) for i in range(5)]
+    plain = [tuple(turns[:length]) for length in (1, 3, 5)]
+    return plain + [(Turn("system", TRIALS[1]), *turns) for turns in plain if system]
+
+
+def _around(task_prompt: str) -> tuple[str, str] | None:
+    """What stands before and after the field of a prompt template that has exactly one, once."""
+    pieces = list(string.Formatter().parse(task_prompt))
+    fields = [place for place, (_, name, _, _) in enumerate(pieces) if name is not None]
+    if len(fields) != 1:
+        return None
+    literals = [literal for literal, _, _, _ in pieces]
+    return "".join(literals[: fields[0] + 1]), "".join(literals[fields[0] + 1 :])
+
+
+def _dated(renderer: Renderer) -> bool:
+    return "strftime_now" in str(renderer.tokenizer.chat_template)
+
+
+def _without_start(renderer: Renderer, text: str) -> str:
+    """The text without the start token that the template prints, where Ollama puts one before every prompt itself."""
+    start = start_tokens(renderer.tokenizer)
+    return text.removeprefix(renderer.tokenizer.convert_ids_to_tokens(start[0])) if start else text
+
+
+def _literal(text: str) -> str:
+    """A text in a Go template: braces would open an action."""
+    return f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}" if "{" in text else text
+
+
+def _parameters(renderer: Renderer, decoding: Decoding) -> list[str]:
+    """Where a reply ends, and how its tokens are chosen; what Ollama would do by itself is switched off."""
+    stops = [renderer.tokenizer.convert_ids_to_tokens(token) for token in renderer.stop_ids]
+    lines = [f'PARAMETER stop "{stop}"' for stop in stops]
+    if decoding.do_sample:
+        lines += [
+            f"PARAMETER temperature {decoding.temperature:g}",
+            f"PARAMETER top_p {decoding.top_p:g}",
+            f"PARAMETER top_k {decoding.top_k}",
+            "PARAMETER min_p 0",
+            f"PARAMETER seed {decoding.seed}",
+        ]
+    else:
+        lines.append("PARAMETER temperature 0")
+    lines.append(f"PARAMETER repeat_penalty {decoding.repetition_penalty:g}")
+    if decoding.repetition_penalty != 1.0:
+        lines.append("PARAMETER repeat_last_n -1")
+    if decoding.num_beams > 1:
+        lines.append(f"# The benchmark searched with {decoding.num_beams} beams, which Ollama does not.")
+    return [*lines, f"PARAMETER num_predict {decoding.max_new_tokens}"]
