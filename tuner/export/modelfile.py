@@ -120,8 +120,8 @@ def write_modelfile(
     """
     found = conversation(renderer) if task_prompt is None else instruction(renderer, task_prompt)
     template = None if isinstance(found, str) else found.go()
-    if template and '"""' in template:
-        template, found = None, 'the prompt holds """, which would end a TEMPLATE'
+    if template and not _fits(template):
+        template, found = None, "the trained prompt holds characters that a Modelfile cannot"
     lines = ["# How this model was trained to be asked, and how it was benchmarked: ollama create NAME -f Modelfile"]
     if template is None:
         lines += [f"# No TEMPLATE: {found}.", "# Send prompts as they were trained (`raw` in Ollama's API)."]
@@ -211,6 +211,11 @@ def _without_start(renderer: Renderer, text: str) -> str:
     """The text without the start token that the template prints, where Ollama puts one before every prompt itself."""
     start = start_tokens(renderer.tokenizer)
     return text.removeprefix(renderer.tokenizer.convert_ids_to_tokens(start[0])) if start else text
+
+
+def _fits(template: str) -> bool:
+    """Whether a Modelfile keeps this text: it ends at three quotation marks and drops what has no print."""
+    return '"""' not in template and all(letter.isprintable() or letter in "\n\t" for letter in template)
 
 
 def _literal(text: str) -> str:

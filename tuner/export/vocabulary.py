@@ -43,6 +43,11 @@ PRETOKENIZERS = {
 
 SPACE = "\u2581"
 
+# Readers of SentencePiece models put a space before a text and behind every mark; a pretokenizer `Metaspace` only where
+# a text begins with none, and what follows a mark does not count as the beginning.
+SPACED = "text that begins with a space or follows a mark: one more space is put before it"
+COMPOSED = "text with accents as characters of their own: it is not composed (NFC) first"
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -159,7 +164,7 @@ def _pretokenizer(told: Mapping[str, object]) -> tuple[str, tuple[str, ...]]:
     normal = [str(step["type"]) for step in _steps(told["normalizer"], "normalizers")]
     if normal not in ([], ["NFC"]):
         raise RequestError(f"its tokenizer rewrites text first ({', '.join(normal)}), which GGUF cannot say")
-    return name, ("text whose accents are separate characters: it is not composed (NFC) first",) if normal else ()
+    return name, (COMPOSED,) if normal else ()
 
 
 def _spelling(steps: Sequence[Mapping[str, object]]) -> str:
@@ -227,5 +232,5 @@ def _prefix(told: Mapping[str, object]) -> tuple[bool, tuple[str, ...]]:
         step = steps[0]
         if step["replacement"] == SPACE and not step.get("split", True):
             add_space = step["prepend_scheme"] != "never"
-            return add_space, ("text that begins with a space: a second one is put before it",) if add_space else ()
+            return add_space, (SPACED,) if add_space else ()
     raise RequestError("its tokenizer prepares text in a way that SentencePiece does not")
