@@ -12,13 +12,15 @@ import tiny
 
 from inlay.eval import Decoding, Turn
 from inlay.tuner.data.rendering import Renderer
+from inlay.tuner.export.chat_template import plain_template
 from inlay.tuner.export.modelfile import Conversation, conversation, instruction, write_modelfile
 
 LLAMA2 = (
     "{% if messages[0]['role'] == 'system' %}"
-    "{% set lead = '<<SYS>>\\n' + messages[0]['content'] + '\\n<</SYS>>\\n\\n' %}{% set rest = messages[1:] %}{% else %}{% set lead = '' %}{% set rest = messages %}{% endif %}"
-    "{% for m in rest %}{% if m['role'] == 'user' %}"
-    "<|bos|>[INST] {{ (lead if loop.first else '') + m['content'] }} [/INST]{% else %} {{ m['content'] }} <|end|>{% endif %}{% endfor %}"
+    "{% set lead = '<<SYS>>\\n' + messages[0]['content'] + '\\n<</SYS>>\\n\\n' %}{% set rest = messages[1:] %}"
+    "{% else %}{% set lead = '' %}{% set rest = messages %}{% endif %}"
+    "{% for m in rest %}{% if m['role'] == 'assistant' %} {{ m['content'] }} <|end|>"
+    "{% else %}<|bos|>[INST] {{ (lead if loop.first else '') + m['content'] }} [/INST]{% endif %}{% endfor %}"
 )
 NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + tiny.CHATML
 DEFAULT_SYSTEM = (
@@ -231,3 +233,21 @@ def test_sampling_and_what_ollama_cannot_do(tmp_path):
     assert [line for line in wanted if f"PARAMETER {line}\n" not in text] == []
     write_modelfile(file, "m.gguf", renderer(None), Decoding(num_beams=4), task_prompt=None)
     assert "# The benchmark searched with 4 beams" in file.read_text(encoding="utf-8")
+
+
+def printed(template: str, talk) -> str:
+    """What transformers prints of a conversation with a template and tokenizer of its own."""
+    messages = [{"role": turn.role, "content": turn.text} for turn in talk]
+    return tiny.tokenizer(template).apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+@pytest.mark.parametrize("talk", TALKS, ids=len)
+def test_the_plain_format_as_a_chat_template(talk):
+    assert printed(plain_template(None), talk) == renderer(None).prompt_text(talk)
+
+
+def test_a_task_s_prompt_as_a_chat_template():
+    template = plain_template('Text: {document}\n\n"Summary" {{kurz: für 猫 🙂}}:')
+    talk = (Turn("user", "First"), Turn("assistant", "Yes"), Turn("user", "An {odd} text"))
+    assert printed(template, talk) == 'Text: An {odd} text\n\n"Summary" {kurz: für 猫 🙂}:'
+    assert printed(plain_template("{question}, {context}"), talk) == "An {odd} text"

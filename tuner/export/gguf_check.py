@@ -3,7 +3,7 @@
 Everything that the comparison loads comes from the file: where the reader of transformers leaves a field of the file
 out, it is set here from the file, never from the folder. Both models compute in float32, one after the other.
 
-    python -m inlay.tuner.export.gguf_check model.gguf FOLDER < prompts.json      prompts: [[ids], ...]
+    python -m inlay.tuner.export.gguf_check < {"file": ..., "folder": ..., "prompts": [[ids], ...], "template": ...}
 """
 
 from __future__ import annotations
@@ -78,13 +78,16 @@ class Readback:
         return None if self.template else "its chat template is another"
 
 
-def check_gguf(file: Path, folder: Path, prompts: Sequence[Sequence[int]], *, new_tokens: int = 16) -> Readback:
+def check_gguf(
+    file: Path, folder: Path, prompts: Sequence[Sequence[int]], *, template: str | None, new_tokens: int = 16
+) -> Readback:
     """Compares a GGUF file with the model folder that it was written from.
 
     Args:
         file: of any kind; matrices that are not float32 are expanded.
         folder: the merged model.
         prompts: token ids, each within the model's context less `new_tokens`.
+        template: the chat template that the file is to carry.
         new_tokens: greedy tokens after each prompt.
 
     Source: `transformers` reads both; its GGUF reader shares no code with the writer.
@@ -106,9 +109,9 @@ def check_gguf(file: Path, folder: Path, prompts: Sequence[Sequence[int]], *, ne
     differences = [(a[0] - b[0]).abs() for a, b in zip(wanted, got, strict=True)]
     hits = sum(int((a[0].argmax(-1) == b[0].argmax(-1)).sum()) for a, b in zip(wanted, got, strict=True))
     tokens = sum(len(prompt) for prompt in prompts)
-    texts, marks, template = _tokenizers(
-        AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
-        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True),
+    told = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+    texts, marks = _tokenizers(
+        AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False), told
     )
     return Readback(
         tokens=tokens,
@@ -119,7 +122,7 @@ def check_gguf(file: Path, folder: Path, prompts: Sequence[Sequence[int]], *, ne
         same_replies=sum(a[1] == b[1] for a, b in zip(wanted, got, strict=True)),
         texts=texts,
         marks=marks,
-        template=template,
+        template=told.chat_template == template,
     )
 
 
@@ -175,10 +178,8 @@ def _answer(model: PreTrainedModel, prompt: Sequence[int], new_tokens: int) -> t
             output = model(torch.tensor([[reply[-1]]]), past_key_values=output.past_key_values, use_cache=True)
 
 
-def _tokenizers(
-    expected: PreTrainedTokenizerBase, found: PreTrainedTokenizerBase
-) -> tuple[tuple[str, ...], bool, bool]:
-    """The texts that the two cut differently, whether their marks agree, and whether their templates do."""
+def _tokenizers(expected: PreTrainedTokenizerBase, found: PreTrainedTokenizerBase) -> tuple[tuple[str, ...], bool]:
+    """The texts that the two cut differently, and whether their marks agree."""
     marked = "a ".join(token.content for token in expected.added_tokens_decoder.values())
     texts = tuple(
         text
@@ -188,8 +189,10 @@ def _tokenizers(
     parts = ("eos_token_id", "pad_token_id")
     marks = [[getattr(tokenizer, part) for part in parts] for tokenizer in (expected, found)]
     starts = [tokenizer("a")["input_ids"][0] for tokenizer in (expected, found)]
-    return texts, marks[0] == marks[1] and starts[0] == starts[1], expected.chat_template == found.chat_template
+    return texts, marks[0] == marks[1] and starts[0] == starts[1]
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(check_gguf(Path(sys.argv[1]), Path(sys.argv[2]), json.load(sys.stdin)))))
+    asked = json.load(sys.stdin)
+    found = check_gguf(Path(asked["file"]), Path(asked["folder"]), asked["prompts"], template=asked["template"])
+    print(json.dumps(asdict(found)))

@@ -16,13 +16,13 @@ messages, joined) and the functions of Go's text/template.
 from __future__ import annotations
 
 import json
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inlay.eval import Decoding, Turn
 from inlay.tuner.data.rendering import Renderer
+from inlay.tuner.export.chat_template import around
 from inlay.tuner.export.vocabulary import start_tokens
 from inlay.tuner.problems import RequestError
 
@@ -125,7 +125,7 @@ def write_modelfile(
     lines = ["# How this model was trained to be asked, and how it was benchmarked: ollama create NAME -f Modelfile"]
     if template is None:
         lines += [f"# No TEMPLATE: {found}.", "# Send prompts as they were trained (`raw` in Ollama's API)."]
-    elif task_prompt is not None and _around(task_prompt) is None:
+    elif task_prompt is not None and around(task_prompt) is None:
         lines += ["# A message is the whole prompt:", *(f"#     {line}" for line in task_prompt.splitlines())]
     lines.append(f"FROM ./{gguf}")
     if template is not None:
@@ -164,7 +164,7 @@ def instruction(renderer: Renderer, task_prompt: str) -> Instruction | str:
     """What the renderer prints around the one text of a task's prompt, or why a Go template cannot print it."""
     if _dated(renderer):
         return "the chat template prints the date"
-    before, after = _around(task_prompt) or ("", "")
+    before, after = around(task_prompt) or ("", "")
     try:
         opening, closing = _parts(renderer, (Turn("prompt", before + FIRST + after),), FIRST)
         whole = [renderer.prompt_text((Turn("prompt", before + text + after),)) for text in TRIALS]
@@ -191,16 +191,6 @@ def _trials(system: bool) -> list[tuple[Turn, ...]]:
     turns = [Turn("user" if i % 2 == 0 else "assistant", TRIALS[i % len(TRIALS)]) for i in range(5)]
     plain = [tuple(turns[:length]) for length in (1, 3, 5)]
     return plain + [(Turn("system", TRIALS[1]), *turns) for turns in plain if system]
-
-
-def _around(task_prompt: str) -> tuple[str, str] | None:
-    """What stands before and after the field of a prompt template that has exactly one, once."""
-    pieces = list(string.Formatter().parse(task_prompt))
-    fields = [place for place, (_, name, _, _) in enumerate(pieces) if name is not None]
-    if len(fields) != 1:
-        return None
-    literals = [literal for literal, _, _, _ in pieces]
-    return "".join(literals[: fields[0] + 1]), "".join(literals[fields[0] + 1 :])
 
 
 def _dated(renderer: Renderer) -> bool:

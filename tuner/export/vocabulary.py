@@ -90,6 +90,8 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary
     """
     if not tokenizer.is_fast:
         raise RequestError("its tokenizer has no tokenizer.json")
+    if tokenizer.eos_token_id is None:
+        raise RequestError("its tokenizer has no token that ends a text")
     told = json.loads(tokenizer.backend_tokenizer.to_str())
     model = told["model"]
     if model["type"] != "BPE" or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
