@@ -12,10 +12,11 @@ import pytest
 import tiny
 from gguf_models import byte_level, save, sentencepiece
 
+from inlay.tuner import doctor
 from inlay.tuner.export.gguf import refusal, write_gguf
 from inlay.tuner.export.gguf_check import TEXTS, check_gguf
 from inlay.tuner.export.vocabulary import BYTE, CONTROL, NORMAL, UNUSED, USER_DEFINED
-from inlay.tuner.problems import AnswerNo, MachineError, RequestError
+from inlay.tuner.problems import AnswerNo, RequestError
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -436,7 +437,12 @@ def test_weights_beyond_float16_leave_no_file(tmp_path):
     assert write_gguf(folder, tmp_path / "m.gguf", "bf16", template=None).file.exists()
 
 
-def test_a_missing_library_is_named(monkeypatch, tmp_path):
+def test_x20_a_missing_library_is_named_before_anything_is_merged(models, monkeypatch):
+    config, tokenizer = loaded(models("llama"))
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(MachineError, match=r"inlay\[gguf\]"):
-        write_gguf(tmp_path, tmp_path / "m.gguf", "f32", template=None)
+    with pytest.raises(ImportError) as error:
+        refusal(config, tokenizer)
+    monkeypatch.setattr(doctor.Library, "installed", lambda library: None)
+    problem = doctor.missing_library(error.value)
+    assert "gguf is not installed" in problem.message
+    assert 'pip install "inlay[gguf]"' in problem.help

@@ -15,6 +15,7 @@ Source: the GGUF specification (ggml, docs/gguf.md) and the names of the `gguf` 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 from inlay.tuner.data.rendering import Renderer
 from inlay.tuner.export.gguf_tensors import Kind, frequency_factors, plan, write_tensors
 from inlay.tuner.export.vocabulary import Vocabulary, read_vocabulary
-from inlay.tuner.problems import MachineError, RequestError
+from inlay.tuner.problems import RequestError
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -71,7 +72,12 @@ class Written:
 
 
 def refusal(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Why this model cannot be a GGUF file, or None. Reads no weights, so that an export can ask before it merges."""
+    """Why this model cannot be a GGUF file, or None. Reads no weights, so that an export can ask before it merges.
+
+    Raises:
+        ImportError: the `gguf` library is missing.
+    """
+    importlib.import_module("gguf")
     told, kind = config.to_dict(), config.model_type
     if kind not in ASSUMED:
         return f"its architecture is {kind}, and inlay writes GGUF for {', '.join(ASSUMED)}"
@@ -106,12 +112,9 @@ def write_gguf(folder: Path, file: Path, kind: Kind, *, template: str | None) ->
     Raises:
         RequestError: the model cannot be a GGUF file; nothing was written.
         AnswerNo: a weight is beyond the range of float16; nothing is left.
-        MachineError: the `gguf` library is missing.
+        ImportError: the `gguf` library is missing.
     """
-    try:
-        from gguf import GGUFWriter
-    except ImportError as error:
-        raise MachineError("the `gguf` library is missing", help='pip install "inlay[gguf]"') from error
+    from gguf import GGUFWriter
     from transformers import AutoConfig, AutoTokenizer
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
