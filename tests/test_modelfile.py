@@ -13,7 +13,7 @@ import tiny
 from inlay.eval import Decoding, Turn
 from inlay.tuner.data.rendering import Renderer
 from inlay.tuner.export.chat_template import plain_template
-from inlay.tuner.export.modelfile import Conversation, conversation, instruction, write_modelfile
+from inlay.tuner.export.modelfile import CONTINUATION, Conversation, conversation, instruction, write_modelfile
 
 LLAMA2 = (
     "{% if messages[0]['role'] == 'system' %}"
@@ -139,7 +139,7 @@ def test_the_trained_prompt_is_taken_apart_and_put_together_again(name):
 @pytest.mark.parametrize("name", FORMATS)
 def test_go_prints_the_prompt_that_was_trained(name, go, tmp_path):
     render = renderer(FORMATS[name])
-    assert write_modelfile(tmp_path / "Modelfile", "model.gguf", render, Decoding(), task_prompt=None) is None
+    write_modelfile(tmp_path / "Modelfile", "model.gguf", conversation(render), render, Decoding())
     template = template_of((tmp_path / "Modelfile").read_text(encoding="utf-8"))
     talks = [talk for talk in TALKS if talk[0].role != "system" or name != "no-system"]
     assert go(template, talks) == [render.prompt_text(talk) for talk in talks]
@@ -164,6 +164,7 @@ def test_a_message_stands_for_the_one_text_of_a_task(name, go):
         (Turn("user", "An {odd} text"),),
         (Turn("user", "First"), Turn("assistant", "Yes"), Turn("user", "Second")),
     ]
+    assert go(CONTINUATION.go(), talks) == ["An {odd} text", "Second"]
     texts = ["Text: An {odd} text\n\nSummary {in brief}:", "Text: Second\n\nSummary {in brief}:"]
     assert go(template, talks) == [render.prompt_text((Turn("prompt", text),)) for text in texts]
 
@@ -171,7 +172,8 @@ def test_a_message_stands_for_the_one_text_of_a_task(name, go):
 def test_of_several_fields_a_message_is_the_whole_prompt(tmp_path):
     file = tmp_path / "Modelfile"
     prompt = "{context}\n\nQuestion: {question}\nAnswer:"
-    assert write_modelfile(file, "model.gguf", renderer(None), Decoding(), task_prompt=prompt) is None
+    render = renderer(None)
+    write_modelfile(file, "model.gguf", instruction(render, prompt), render, Decoding())
     text = file.read_text(encoding="utf-8")
     assert "#     Question: {question}\n" in text
     assert "Question" not in template_of(text)
@@ -203,7 +205,9 @@ def test_s5_a_start_token_that_ollama_adds_is_not_printed_too():
 )
 def test_a_prompt_that_go_cannot_print_is_left_out_and_said(template, reason, tmp_path):
     file = tmp_path / "Modelfile"
-    told = write_modelfile(file, "model.gguf", renderer(template), Decoding(), task_prompt=None)
+    render = renderer(template)
+    told = conversation(render)
+    write_modelfile(file, "model.gguf", told, render, Decoding())
     text = file.read_text(encoding="utf-8")
     assert re.search(reason, told)
     assert f"# No TEMPLATE: {told}.\n" in text
@@ -214,7 +218,8 @@ def test_a_prompt_that_go_cannot_print_is_left_out_and_said(template, reason, tm
 @pytest.mark.parametrize(("name", "stops"), [("plain", ["<|end|>"]), ("chatml", ["<|end|>", "<|im_end|>"])])
 def test_replies_end_and_are_chosen_as_in_the_benchmark(name, stops, tmp_path):
     file = tmp_path / "Modelfile"
-    write_modelfile(file, "m.gguf", renderer(FORMATS[name]), Decoding(max_new_tokens=48), task_prompt=None)
+    render = renderer(FORMATS[name])
+    write_modelfile(file, "m.gguf", conversation(render), render, Decoding(max_new_tokens=48))
     lines = file.read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if line.startswith("PARAMETER")] == [
         *(f'PARAMETER stop "{stop}"' for stop in stops),
@@ -227,11 +232,12 @@ def test_replies_end_and_are_chosen_as_in_the_benchmark(name, stops, tmp_path):
 def test_sampling_and_what_ollama_cannot_do(tmp_path):
     file = tmp_path / "Modelfile"
     sampled = Decoding(do_sample=True, temperature=0.7, top_p=0.9, top_k=40, repetition_penalty=1.3, seed=5)
-    write_modelfile(file, "m.gguf", renderer(None), sampled, task_prompt=None)
+    write_modelfile(file, "m.gguf", CONTINUATION, renderer(None), sampled)
     text = file.read_text(encoding="utf-8")
     wanted = ("temperature 0.7", "top_p 0.9", "top_k 40", "min_p 0", "seed 5", "repeat_penalty 1.3", "repeat_last_n -1")
     assert [line for line in wanted if f"PARAMETER {line}\n" not in text] == []
-    write_modelfile(file, "m.gguf", renderer(None), Decoding(num_beams=4), task_prompt=None)
+    assert "# A message is the beginning of a text\n" in text
+    write_modelfile(file, "m.gguf", CONTINUATION, renderer(None), Decoding(num_beams=4))
     assert "# The benchmark searched with 4 beams" in file.read_text(encoding="utf-8")
 
 

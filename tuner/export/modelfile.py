@@ -19,6 +19,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from inlay.eval import Decoding, Turn
 from inlay.tuner.data.rendering import Renderer
@@ -28,6 +29,7 @@ from inlay.tuner.problems import RequestError
 
 # Stand for the texts of turns while a prompt is taken apart: characters of no script.
 SYSTEM, FIRST, REPLY, SECOND = "\ue001", "\ue002", "\ue003", "\ue004"
+# Texts that a prompt is tried with.
 TRIALS = ("Why?", 'Two\n\nlines, "quoted" {braces} {{ and }} it\'s 50 % \\n.', "今天天气很好。 🙂", "[INST] # x" * 9)
 
 
@@ -89,10 +91,16 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Instruction:
-    """What the trained prompt prints around the one text of a task: the last message, whatever came before it."""
+    """What the trained prompt prints around the one text of a task: the last message, whatever came before it.
+
+    Attributes:
+        before, after: the message.
+        message: what a message has to be where it is not the text of the one field, in words.
+    """
 
     before: str
     after: str
+    message: str = ""
 
     def go(self) -> str:
         """The Go template that prints them."""
@@ -102,37 +110,35 @@ class Instruction:
         )
 
 
+Asked = TypeVar("Asked", Conversation, Instruction)
+
+# Of a model that was trained on texts as they stand.
+CONTINUATION = Instruction("", "", "the beginning of a text")
+
+
 def write_modelfile(
-    file: Path, gguf: str, renderer: Renderer, decoding: Decoding, *, task_prompt: str | None
-) -> str | None:
+    file: Path, gguf: str, asked: Conversation | Instruction | str, renderer: Renderer, decoding: Decoding
+) -> None:
     """Writes the Modelfile of a GGUF file in the same folder.
 
     Args:
         file: what to write.
         gguf: the GGUF file's name.
+        asked: how the model was trained to be asked: `conversation`, `instruction` or `CONTINUATION`; a text says why
+            there can be no TEMPLATE.
         renderer: of the tokenizer that was trained with.
         decoding: the benchmark's.
-        task_prompt: the recipe's prompt template, `{document}\\n\\nSummary:` say; None for conversations. A message
-            stands for its one field; of several fields or none, for the whole prompt.
-
-    Returns:
-        Why there is no TEMPLATE in it, or None where there is one.
     """
-    found = conversation(renderer) if task_prompt is None else instruction(renderer, task_prompt)
-    template = None if isinstance(found, str) else found.go()
-    if template and not _fits(template):
-        template, found = None, "the trained prompt holds characters that a Modelfile cannot"
     lines = ["# How this model was trained to be asked, and how it was benchmarked: ollama create NAME -f Modelfile"]
-    if template is None:
-        lines += [f"# No TEMPLATE: {found}.", "# Send prompts as they were trained (`raw` in Ollama's API)."]
-    elif task_prompt is not None and around(task_prompt) is None:
-        lines += ["# A message is the whole prompt:", *(f"#     {line}" for line in task_prompt.splitlines())]
+    if isinstance(asked, str):
+        lines += [f"# No TEMPLATE: {asked}.", "# Send prompts as they were trained (`raw` in Ollama's API)."]
+    elif isinstance(asked, Instruction) and asked.message:
+        lines.append("# A message is " + "\n#     ".join(asked.message.splitlines()))
     lines.append(f"FROM ./{gguf}")
-    if template is not None:
-        lines.append(f'TEMPLATE """{template}"""')
+    if not isinstance(asked, str):
+        lines.append(f'TEMPLATE """{asked.go()}"""')
     lines += _parameters(renderer, decoding)
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return None if template is not None else str(found)
 
 
 def conversation(renderer: Renderer) -> Conversation | str:
@@ -153,18 +159,26 @@ def conversation(renderer: Renderer) -> Conversation | str:
     found = Conversation(opening, system, between, following, answer)
     if any(found.prompt(turns) != renderer.prompt_text(turns) for turns in _trials(system is not None)):
         return "the chat template prints a turn otherwise when others come before or after it"
-    return replace(
-        found,
-        opening=_without_start(renderer, opening),
-        system=system and (_without_start(renderer, system[0]), system[1]),
+    return _written(
+        replace(
+            found,
+            opening=_without_start(renderer, opening),
+            system=system and (_without_start(renderer, system[0]), system[1]),
+        )
     )
 
 
 def instruction(renderer: Renderer, task_prompt: str) -> Instruction | str:
-    """What the renderer prints around the one text of a task's prompt, or why a Go template cannot print it."""
+    """What the renderer prints around the one text of a task's prompt, or why a Go template cannot print it.
+
+    Args:
+        renderer: of the tokenizer that was trained with.
+        task_prompt: the recipe's, `{document}\\n\\nSummary:` say. Of several fields or none, a message is the whole.
+    """
     if _dated(renderer):
         return "the chat template prints the date"
-    before, after = around(task_prompt) or ("", "")
+    found = around(task_prompt)
+    before, after = found or ("", "")
     try:
         opening, closing = _parts(renderer, (Turn("prompt", before + FIRST + after),), FIRST)
         whole = [renderer.prompt_text((Turn("prompt", before + text + after),)) for text in TRIALS]
@@ -172,7 +186,8 @@ def instruction(renderer: Renderer, task_prompt: str) -> Instruction | str:
         return error.problems[0].message
     if whole != [opening + text + closing for text in TRIALS]:
         return "the chat template prints a message otherwise than it is"
-    return Instruction(_without_start(renderer, opening), closing)
+    message = "" if found else f"the whole prompt:\n{task_prompt}"
+    return _written(Instruction(_without_start(renderer, opening), closing, message))
 
 
 def _parts(renderer: Renderer, turns: Sequence[Turn], *marks: str) -> list[str]:
@@ -203,9 +218,12 @@ def _without_start(renderer: Renderer, text: str) -> str:
     return text.removeprefix(renderer.tokenizer.convert_ids_to_tokens(start[0])) if start else text
 
 
-def _fits(template: str) -> bool:
-    """Whether a Modelfile keeps this text: it ends at three quotation marks and drops what has no print."""
-    return '"""' not in template and all(letter.isprintable() or letter in "\n\t" for letter in template)
+def _written(asked: Asked) -> Asked | str:
+    """The same, if a Modelfile keeps its template: it ends at three quotation marks and drops what has no print."""
+    template = asked.go()
+    if '"""' in template or not all(letter.isprintable() or letter in "\n\t" for letter in template):
+        return "the trained prompt holds characters that a Modelfile cannot"
+    return asked
 
 
 def _literal(text: str) -> str:
@@ -216,7 +234,7 @@ def _literal(text: str) -> str:
 def _parameters(renderer: Renderer, decoding: Decoding) -> list[str]:
     """Where a reply ends, and how its tokens are chosen; what Ollama would do by itself is switched off."""
     stops = [renderer.tokenizer.convert_ids_to_tokens(token) for token in renderer.stop_ids]
-    lines = [f'PARAMETER stop "{stop}"' for stop in stops]
+    lines = [f'PARAMETER stop "{stop}"' for stop in stops if stop.isprintable() and '"' not in stop]
     if decoding.do_sample:
         lines += [
             f"PARAMETER temperature {decoding.temperature:g}",
