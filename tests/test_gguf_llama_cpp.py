@@ -86,4 +86,6 @@ def test_llama_cpp_reads_the_same_tokens_and_writes_the_same_replies(name, tmp_p
         assert reply == greedy[: len(reply)]
     talk = (Turn("system", "Be kind."), Turn("user", "Hey, how?"), Turn("assistant", "Fine."), Turn("user", "Where?"))
     messages = [{"role": turn.role, "content": turn.text} for turn in talk]
-    assert served.ask("/apply-template", messages=messages)["prompt"] == Renderer(tokenizer, "causal").prompt_text(talk)
+    trained = Renderer(tokenizer, "causal")
+    assert served.ask("/apply-template", messages=messages)["prompt"] == trained.prompt_text(talk)
+    assert served.tokens(trained.prompt_text(talk), start=True) == list(trained.prompt_ids(talk))

@@ -30,7 +30,12 @@ from inlay.tuner.problems import RequestError
 # Stand for the texts of turns while a prompt is taken apart: characters of no script.
 SYSTEM, FIRST, REPLY, SECOND = "\ue001", "\ue002", "\ue003", "\ue004"
 # Texts that a prompt is tried with.
-TRIALS = ("Why?", 'Two\n\nlines, "quoted" {braces} {{ and }} it\'s 50 % \\n.', "今天天气很好。 🙂", "[INST] # x" * 9)
+TRIALS = (
+    "Why?",
+    'Two\n\nlines, "quoted" {braces} {{ and }} it\'s 50 % \\n.',
+    "今天天气很好。 🙂",
+    "# x - 1,234.5 " * 9 + ".",
+)
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,11 @@ def conversation(renderer: Renderer) -> Conversation | str:
     except RequestError:  # many templates know no system message
         system = None
     found = Conversation(opening, system, between, following, answer)
-    if any(found.prompt(turns) != renderer.prompt_text(turns) for turns in _trials(system is not None)):
+    try:
+        whole = all(found.prompt(turns) == renderer.prompt_text(turns) for turns in _trials(system is not None))
+    except RequestError as error:
+        return error.problems[0].message
+    if not whole:
         return "the chat template prints a turn otherwise when others come before or after it"
     return _written(
         replace(
