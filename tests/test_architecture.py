@@ -59,6 +59,7 @@ DOORWAYS = {
     "matplotlib": ("tuner/comparison/page/paper.py",),
     "rich": ("tuner/console.py", "tuner/report/terminal.py", "tuner/comparison/live.py"),
     "optuna": ("tuner/comparison/search.py",),
+    "gguf": ("tuner/export/",),
     "argparse": ("tuner/cli.py", "recipes/embedded/"),
 }
 

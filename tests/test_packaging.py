@@ -61,6 +61,7 @@ def test_x20_doctor_asks_for_the_versions_that_the_package_asks_for():
     extras = PROJECT["project"]["optional-dependencies"]
     for requirement in [
         *PROJECT["project"]["dependencies"],
+        *extras["gguf"],
         *extras["tensorboard"],
         *extras["wandb"],
         *extras["trackio"],

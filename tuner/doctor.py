@@ -95,6 +95,7 @@ GROUPS = (
             Library("matplotlib", ">=3.9"),
         ),
     ),
+    Group("write GGUF files", (Library("gguf", ">=0.18"),), core=False, extra="gguf"),
     Group("BLEU of Japanese", (Library("mecab-python3", ""), Library("ipadic", "")), core=False, extra="ja"),
     Group("follow runs in TensorBoard", (Library("tensorboard", ">=2.20"),), core=False, extra="tensorboard"),
     Group("follow runs in Weights & Biases", (Library("wandb", ">=0.20"),), core=False, extra="wandb"),
