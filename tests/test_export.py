@@ -81,7 +81,7 @@ def test_s34_an_export_loads_alone_and_writes_what_was_benchmarked(inside, task,
     (inside / "base").rename(inside / "gone")
     line = json.loads((inside / f"lora-{task}" / "predictions.jsonl").read_text().splitlines()[0])
     row = json.loads((inside / f"{task}-test.jsonl").read_text().splitlines()[0])
-    asked = row["messages"][:-1] if task == "dialogue" else [{"role": "user", "content": line["prompt"]}]
+    asked = row["messages"][:-1] if task == "dialogue" else [{"role": "user", "content": row["document"]}]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     environment.pop("PYTHONPATH", None)
     done = subprocess.run(
@@ -323,3 +323,25 @@ def test_an_adapter_made_elsewhere_is_exported_with_its_base(inside):
     a, b = (adapter[f"base_model.model.{layer}.lora_{part}.weight"] for part in "AB")
     scale = 32 / tiny_runs.OPTIONS["lora"]["r"]
     torch.testing.assert_close(merged[f"{layer}.weight"], base[f"{layer}.weight"].float() + scale * b @ a)
+
+
+def test_a_gguf_export_reads_back_as_the_merged_model(inside):
+    code, out, err = inlay("export", "lora-dialogue", "--to", "ship", "--format", "gguf", "--dtype", "fp32")
+    assert code == 0, err
+    assert "6 of 6 replies are the same" in out
+    assert left(inside / "ship") == ["Modelfile", "README.md", "export.json", "model.gguf"]
+    made = json.loads((inside / "ship" / "export.json").read_text())
+    assert made["proof"]["faults"] == []
+    assert made["gguf"]["logit_gap"] < 1e-3
+    assert 'TEMPLATE """' in (inside / "ship" / "Modelfile").read_text()
+
+
+def test_what_no_gguf_file_can_hold_is_refused_before_anything_is_written(inside):
+    for arguments, reason in (
+        (["--dtype", "q8_0"], "add --format gguf"),
+        (["--format", "gguf", "--quantize", "4bit"], "use --dtype q8_0"),
+    ):
+        code, _, err = inlay("export", "lora-dialogue", "--to", "ship", *arguments)
+        assert code == 2
+        assert reason in err
+    assert untouched(inside)

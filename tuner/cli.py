@@ -154,7 +154,9 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     export = add("export", "write the merged model, and prove that it is what was benchmarked", _export)
     export.add_argument("target", metavar="TARGET", help="a run, or the folder of an adapter made elsewhere")
     export.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to write")
-    export.add_argument("--dtype", choices=("bf16", "fp16", "fp32"), default="bf16", help="of the weights (bf16)")
+    export.add_argument("--format", choices=("merged", "gguf"), default="merged", help="a plain model, or a GGUF file")
+    kinds = ("bf16", "fp16", "fp32", "q8_0")
+    export.add_argument("--dtype", choices=kinds, default="bf16", help="of the weights (bf16); q8_0 of GGUF alone")
     help = "of a run: merge into the `dequantized` weights, or the `original` ones; of an adapter: its base"
     export.add_argument("--base", metavar="BASE", help=help)
     export.add_argument("--quantize", choices=("4bit",), help="quantize the merged model again")
@@ -255,6 +257,7 @@ def _export(options: argparse.Namespace) -> None:
     order = Order(
         target=target,
         to=options.to,
+        form=options.format,
         dtype=options.dtype,
         base=options.base,
         four_bit=options.quantize == "4bit",

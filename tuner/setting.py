@@ -55,6 +55,11 @@ class Setting:
         return Quantization(**self.recipe.base.quantization.model_dump())
 
     @property
+    def task(self) -> tasks.Task:
+        """What a row asks for."""
+        return _task(self.recipe)
+
+    @property
     def trainable(self) -> int:
         """The number of weights that will train."""
         return (self.method.continued if self.start_from else self.method.trainable)(self.facts)
@@ -148,9 +153,7 @@ def survey(recipe: Recipe, splits: Sequence[str] | None = None, *, reserve: int 
     method = adapters.find(recipe.adapter.method)(recipe.adapter.options)
     _refuse_misfit(recipe, method, facts, recipe.train.max_steps, reserve)
     tokenizer = base_models.read_tokenizer(files)
-    task = tasks.find(recipe.task.type)(
-        prompt=recipe.task.prompt, labels=recipe.task.labels, all_turns=recipe.eval.turns == "all"
-    )
+    task = _task(recipe)
     if facts.kind == "seq2seq" and task.answers == "read":
         message = f"{task.title} needs a base that continues a text; this {facts.model_type} base answers one"
         raise RequestError(Problem(message, path="task.type", help="use a causal base, or a task with an answer"))
@@ -178,6 +181,11 @@ def survey(recipe: Recipe, splits: Sequence[str] | None = None, *, reserve: int 
         decoding=decoding,
         start_from=start_from,
     )
+
+
+def _task(recipe: Recipe) -> tasks.Task:
+    asked = recipe.task
+    return tasks.find(asked.type)(prompt=asked.prompt, labels=asked.labels, all_turns=recipe.eval.turns == "all")
 
 
 def _splits(recipe: Recipe) -> tuple[str, ...]:

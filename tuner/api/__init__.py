@@ -89,7 +89,8 @@ def export(
     target: str | Path,
     *,
     to: str | Path,
-    dtype: Literal["bf16", "fp16", "fp32"] = "bf16",
+    form: Literal["merged", "gguf"] = "merged",
+    dtype: Literal["bf16", "fp16", "fp32", "q8_0"] = "bf16",
     base: str | None = None,
     quantize: Literal["4bit"] | None = None,
     recipe: str | None = None,
@@ -102,7 +103,8 @@ def export(
     Args:
         target: a finished run, by folder or name; or the folder of an adapter that was made elsewhere.
         to: the folder to write.
-        dtype: of the weights.
+        form: a plain model's folder, or a GGUF file with its Modelfile.
+        dtype: of the weights; `q8_0` of a GGUF file alone.
         base: of a run, the weights to merge into: `dequantized`, those that were trained on, or `original`, which needs
             `accept_drift`; of an adapter made elsewhere, the model that it belongs on.
         quantize: the merged model again, and tell what that costs.
@@ -123,6 +125,7 @@ def export(
     order = Order(
         target=adapter_named(str(target)),
         to=Path(to),
+        form=form,
         dtype=dtype,
         base=base,
         four_bit=quantize == "4bit",

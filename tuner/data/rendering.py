@@ -93,6 +93,11 @@ class Renderer:
         self._bos = self._start_ids()
         self.stop_ids = tuple(dict.fromkeys((self._eos, self._end_id())))
 
+    @property
+    def starts(self) -> bool:
+        """The tokenizer puts a start token before a text."""
+        return bool(self._bos)
+
     def prompt_ids(self, turns: Sequence[Turn]) -> tuple[int, ...]:
         """What the model reads before it answers; for a sequence-to-sequence model, the encoder's tokens."""
         if self.kind == "seq2seq":

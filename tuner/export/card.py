@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from inlay.tuner.export.records import Distance, ExportRecord, Proof
+from inlay.tuner.export.records import Distance, ExportRecord, GgufRecord, Proof
 from inlay.tuner.export.source import Source
 from inlay.tuner.model_files import HUB_ID
 from inlay.tuner.records import ChangeRecord, ScoreRecord
@@ -24,7 +24,7 @@ def write_card(folder: Path, made: ExportRecord, source: Source) -> None:
         f"# {made.name}",
         _summary(made, source.setting),
         _scores(made),
-        _use(source.setting),
+        _use_gguf(made.gguf) if made.gguf else _use(source.setting),
         _proof(made),
         _origin(made, source),
     ]
@@ -55,7 +55,7 @@ def _floor(floor: Distance | None, dtype: str) -> str:
 def _metadata(made: ExportRecord, setting: Setting) -> str:
     base, data = made.base.model, setting.recipe.task.data
     fields: list[tuple[str, object]] = [
-        ("library_name", "transformers"),
+        ("library_name", "gguf" if made.gguf else "transformers"),
         ("pipeline_tag", TASKS.get(setting.recipe.task.type, "text-generation")),
         ("license", "other"),
         ("license_name", "of-base-and-data"),
@@ -74,6 +74,8 @@ def _summary(made: ExportRecord, setting: Setting) -> str:
     if made.merged_into == "original":
         start = "the base's original weights, which are **not** those it was trained on"
     written = f"quantized again ({made.quantization})" if made.quantization else f"written as {made.dtype}"
+    if made.gguf:
+        written = f"written as a GGUF file ({made.gguf.kind})"
     return (
         f"{setting.method.title} trained on `{made.base.model}` ({made.base.quantization}) for "
         f"{setting.recipe.task.type.replace('_', ' ')}, and merged in fp32 into {start}; {written}. A plain model: it "
@@ -120,9 +122,19 @@ def _use(setting: Setting) -> str:
     )
 
 
+def _use_gguf(made: GgufRecord) -> str:
+    told = (
+        f"* the file, read back by transformers, differs from the merged model by at most {made.logit_gap:.2g} in its "
+        f"logits; the same next token at {percent(made.same_top)} of {count(made.tokens)} tokens, and "
+        f"{made.same_replies} of {made.replies} greedy replies are the same"
+    )
+    notes = "".join(f"\n* not held by the format: {note}" for note in made.notes)
+    return f"## Use\n\n```\nollama create NAME -f Modelfile\nollama run NAME\n```\n\n{told}{notes}"
+
+
 def _proof(made: ExportRecord) -> str:
     parts = ["## Proof", "Compared with base and adapter, opened from disk again and computed in fp32:"]
-    parts.append(_bullets(lines(made.proof, made.dtype)))
+    parts.append(_bullets(lines(made.proof, "fp32" if made.gguf else made.dtype)))
     if made.proof.faults:
         parts.append("**This is not the model that was benchmarked**, and was asked for all the same:")
         parts.append(_bullets(made.proof.faults))

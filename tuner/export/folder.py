@@ -5,33 +5,19 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inlay.eval import Example
 from inlay.tuner import base as base_models
-from inlay.tuner.data.rendering import SPEAKERS
+from inlay.tuner.export.chat_template import plain_template
 from inlay.tuner.problems import AnswerNo
 from inlay.tuner.setting import Setting
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
 
 SHARD_BYTES = 2_000_000_000
-# The plain format as a chat template: a task's prompt as it stands, and a conversation by its speakers.
-TASK_TEMPLATE = (
-    "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ ' ' + m['content'] | trim + eos_token + '\\n' }}"
-    "{% else %}{{ m['content'] }}{% endif %}{% endfor %}"
-)
-TALK_TEMPLATE = (
-    "{% for m in messages %}{% if m['role'] == 'assistant' %}"
-    f"{{{{ '{SPEAKERS['assistant']}: ' + m['content'] | trim + eos_token + '\\n' }}}}{{% else %}}"
-    f"{{{{ ('{SPEAKERS['system']}' if m['role'] == 'system' else '{SPEAKERS['user']}') + ': ' "
-    "+ m['content'] | trim + '\\n' }}{% endif %}{% endfor %}"
-    f"{{% if add_generation_prompt %}}{SPEAKERS['assistant']}:{{% endif %}}"
-)
 
 
 def write_weights(folder: Path, tensors: Iterator[tuple[str, Tensor]], dtype: str) -> None:
@@ -105,11 +91,13 @@ def write_generation(folder: Path, setting: Setting) -> None:
     config.save_pretrained(folder)
 
 
-def write_tokenizer(folder: Path, setting: Setting, examples: Sequence[Example]) -> None:
+def write_tokenizer(folder: Path, setting: Setting) -> None:
     """The tokenizer, with the format of the prompts as its chat template."""
     tokenizer = copy.deepcopy(setting.tokenizer)
-    if not tokenizer.chat_template and setting.facts.kind == "causal" and examples[0].turns:
-        tokenizer.chat_template = plain_template(tokenizer, setting, examples[0])
+    if not tokenizer.chat_template and setting.facts.kind == "causal" and setting.task.answers != "read":
+        # Who applies a template adds no start token of the tokenizer's.
+        start = "{{ bos_token }}" if setting.renderer.starts else ""
+        tokenizer.chat_template = start + plain_template(setting.task.prompt)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.name_or_path = ""
@@ -117,17 +105,10 @@ def write_tokenizer(folder: Path, setting: Setting, examples: Sequence[Example])
     tokenizer.save_pretrained(folder)
 
 
-def plain_template(tokenizer: PreTrainedTokenizerBase, setting: Setting, example: Example) -> str:
-    """The plain format as a chat template that prints the prompts of training."""
-    starts = setting.renderer.prompt_ids(example.turns)[:1] == (tokenizer.bos_token_id,)
-    body = TASK_TEMPLATE if example.turns[0].role == "prompt" else TALK_TEMPLATE
-    return ("{{ bos_token }}" if starts else "") + body
-
-
 def hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of every weights file by name."""
     found = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted((*folder.glob("*.safetensors"), *folder.glob("*.gguf"))):
         with path.open("rb") as file:
             found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return found

@@ -23,6 +23,7 @@ from inlay.tuner.environment import describe
 from inlay.tuner.export import folder as folders
 from inlay.tuner.export import witness
 from inlay.tuner.export.card import write_card
+from inlay.tuner.export.gguf_part import refuse_gguf, write_gguf_part
 from inlay.tuner.export.merge import merged_tensors
 from inlay.tuner.export.records import ExportRecord, Proof
 from inlay.tuner.export.source import Source, from_adapter, from_run
@@ -34,7 +35,7 @@ from inlay.tuner.run_directory import write_whole
 from inlay.tuner.signals import StopRequest
 
 RECORD = "export.json"
-BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "q8_0": 2}
 BASES = ("dequantized", "original")
 
 
@@ -45,7 +46,8 @@ class Order:
     Attributes:
         target: a finished run's folder, or the folder of an adapter that was made elsewhere.
         to: the folder to write.
-        dtype: of the weights.
+        form: a plain model's folder, or a GGUF file with its Modelfile.
+        dtype: of the weights; `q8_0` of a GGUF file alone.
         base: of a run, the weights to merge into, `dequantized` (what was trained on) or `original`; of an adapter, the
             model that it belongs on.
         four_bit: quantize the merged model again.
@@ -56,13 +58,24 @@ class Order:
 
     target: Path
     to: Path
-    dtype: Literal["fp32", "bf16", "fp16"] = "bf16"
+    form: Literal["merged", "gguf"] = "merged"
+    dtype: Literal["fp32", "bf16", "fp16", "q8_0"] = "bf16"
     base: str | None = None
     four_bit: bool = False
     recipe: str | None = None
     overrides: tuple[str, ...] = ()
     accept_drift: bool = False
     overwrite: bool = False
+
+    @property
+    def merged_dtype(self) -> str:
+        """Of the merged model: a GGUF file is made of one in fp32."""
+        return "fp32" if self.form == "gguf" else self.dtype
+
+    @property
+    def part(self) -> str:
+        """What of the work becomes the target."""
+        return "gguf" if self.form == "gguf" else "quantized" if self.four_bit else "merged"
 
 
 def export(order: Order) -> Path:
@@ -84,7 +97,7 @@ def export(order: Order) -> Path:
             made = _made(order, source, into, work, show)
             show.clear()
             made = made.model_copy(update={"seconds": time.time() - started})
-            finished = work / ("quantized" if order.four_bit else "merged")
+            finished = work / order.part
             write_whole(finished / RECORD, made.model_dump_json(indent=2) + "\n")
             write_card(finished, made, source)
             _name(finished, work, order.to.absolute())
@@ -110,6 +123,10 @@ def _source(order: Order) -> tuple[Source, str]:
 def _refuse(order: Order, source: Source, into: str) -> None:
     """What is known to be wrong before anything is written."""
     method, facts = source.setting.method, source.setting.facts
+    if order.form == "merged" and order.dtype == "q8_0":
+        raise RequestError("q8_0 is a kind of GGUF file", help="add --format gguf, or export with --quantize 4bit")
+    if order.form == "gguf" and order.four_bit:
+        raise RequestError("a GGUF file has no bitsandbytes weights", help="use --dtype q8_0 instead")
     if not method.mergeable:
         raise RequestError(
             f"{method.title} cannot be merged: it is no change of the base's weights",
@@ -121,7 +138,11 @@ def _refuse(order: Order, source: Source, into: str) -> None:
             help="merge into the dequantized weights, or add --accept-drift to have the difference measured and kept",
         )
     _refuse_target(order)
-    needed = facts.parameters * (BYTES[order.dtype] + order.four_bit) + 2 * witness.LOGIT_BYTES
+    if order.form == "gguf":
+        refuse_gguf(source)
+    needed = facts.parameters * (BYTES[order.merged_dtype] + order.four_bit) + 2 * witness.LOGIT_BYTES
+    if order.form == "gguf":
+        needed += facts.parameters * BYTES[order.dtype]
     place = next(path for path in order.to.absolute().parents if path.is_dir())
     free = shutil.disk_usage(place).free
     if free < needed:
@@ -151,7 +172,7 @@ def _work(to: Path) -> Path:
 
 def _made(order: Order, source: Source, into: str, work: Path, show: Progressing) -> ExportRecord:
     """Merges, and proves what came of it."""
-    trial = Trial(source, order.dtype, show)
+    trial = Trial(source, order.merged_dtype, show)
     with PeakMemory("cpu") as peak:
         _merge(order, source, into, work / "merged", show)
     proved = trial.judge(work / "merged")
@@ -160,6 +181,7 @@ def _made(order: Order, source: Source, into: str, work: Path, show: Progressing
     if order.four_bit:
         held = _quantize(source, work / "merged", work / "quantized", show)
         quantized = trial.judge(work / "quantized")
+    gguf = write_gguf_part(source, work / "merged", work / "gguf", order.dtype, show) if order.form == "gguf" else None
     return ExportRecord(
         name=source.name,
         method=source.setting.recipe.adapter.method,
@@ -168,9 +190,10 @@ def _made(order: Order, source: Source, into: str, work: Path, show: Progressing
         quantization=held if quantized else "",
         base=source.base,
         adapter_sha256=adapter_folder.weights_sha256(source.adapter),
-        weights=folders.hashes(work / ("quantized" if order.four_bit else "merged")),
+        weights=folders.hashes(work / order.part),
         proof=proved,
         quantized=quantized,
+        gguf=gguf,
         accepted=bool(proved.faults),
         peak_bytes=peak.bytes,
         seconds=0.0,
@@ -180,7 +203,7 @@ def _made(order: Order, source: Source, into: str, work: Path, show: Progressing
 
 def _merge(order: Order, source: Source, into: str, draft: Path, show: Progressing) -> None:
     setting = source.setting
-    show.say(f"merge   {setting.method.title} into the {into} base, {order.dtype}")
+    show.say(f"merge   {setting.method.title} into the {into} base, {order.merged_dtype}")
     quantization = Quantization(bits=32) if into == "original" else source.quantization
     total = setting.facts.parameters
 
@@ -191,9 +214,9 @@ def _merge(order: Order, source: Source, into: str, draft: Path, show: Progressi
             show.step("merging", done, total)
             yield name, tensor
 
-    folders.write_weights(draft, counted(), order.dtype)
-    folders.write_config(draft, setting, order.dtype)
-    folders.write_tokenizer(draft, setting, setting.data.examples[setting.recipe.eval.split])
+    folders.write_weights(draft, counted(), order.merged_dtype)
+    folders.write_config(draft, setting, order.merged_dtype)
+    folders.write_tokenizer(draft, setting)
 
 
 def _quantize(source: Source, merged: Path, draft: Path, show: Progressing) -> str:

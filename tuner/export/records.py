@@ -87,6 +87,25 @@ class BasePart(_Part):
     compute_dtype: str
 
 
+class GgufRecord(_Part):
+    """A GGUF file against the merged model, by logits of prompts and greedy replies; both computed in fp32.
+
+    Attributes:
+        kind: `f32`, `f16`, `bf16` or `q8_0`.
+        tokens: compared; `logit_gap` is the largest absolute difference, `same_top` the share with the same next token.
+        replies: prompts that were continued; `same_replies`: with the same tokens.
+        notes: what the format does not hold.
+    """
+
+    kind: str
+    tokens: int
+    logit_gap: float
+    same_top: float
+    replies: int
+    same_replies: int
+    notes: list[str]
+
+
 class ExportRecord(_Part):
     """`export.json`.
 
@@ -96,7 +115,7 @@ class ExportRecord(_Part):
         quantization: of the weights written, where the merged ones were quantized again; empty where they were not.
         adapter_sha256: of the adapter's weights.
         weights: sha256 of each weights file by name.
-        proof: of the merged model; `quantized`: what quantizing it again costs.
+        proof: of the merged model; `quantized`: what quantizing it again costs; `gguf`: the GGUF file made of it.
         accepted: the proof has faults and the export was asked for in spite of them.
         peak_bytes: of merging and writing.
     """
@@ -112,6 +131,7 @@ class ExportRecord(_Part):
     weights: dict[str, str]
     proof: Proof
     quantized: Proof | None
+    gguf: GgufRecord | None
     accepted: bool
     peak_bytes: int
     seconds: float

@@ -22,12 +22,17 @@ def told(folder: Path) -> str:
         parts.append(("4 bit", f"{made.quantization}, what it costs: KL divergence {found.kl_mean:.2g} nats per token"))
         parts.append(("4 bit", f"same next token at {percent(found.same_top)} of {count(found.tokens)} tokens"))
         parts += [("4 bit", _score(name, pair)) for name, pair in made.quantized.scores.items()]
+    if made.gguf:
+        told = f"{made.gguf.kind}, read back by transformers: logits differ by at most {made.gguf.logit_gap:.2g}"
+        parts.append(("gguf", f"{told}, {made.gguf.same_replies} of {made.gguf.replies} replies are the same"))
+        parts += [("gguf", f"not held by the format: {note}") for note in made.gguf.notes]
     parts += [("DRIFT", fault) for fault in made.proof.faults]
     parts.append(("base", bases.get(made.merged_into, "original weights, not what the adapter was trained on")))
     written = sum(path.stat().st_size for path in folder.iterdir())
     parts.append(("memory", f"{size(made.peak_bytes)} at most while merging"))
     parts.append(("file", f"{folder}, {size(written)}; {RECORD} and README.md tell the proof"))
-    parts.append(("next", f"inlay chat {shlex.quote(str(folder))}"))
+    chat = f"ollama create NAME -f {shlex.quote(str(folder / 'Modelfile'))}" if made.gguf else "inlay chat "
+    parts.append(("next", chat if made.gguf else chat + shlex.quote(str(folder))))
     return "\n".join(
         f"{'' if i and parts[i - 1][0] == title else title:<8}{line}" for i, (title, line) in enumerate(parts)
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import inlay
 from inlay.tuner.console import Progressing
 from inlay.tuner.export import proof, witness
+from inlay.tuner.export.chat_template import around
 from inlay.tuner.export.proof import Reference
 from inlay.tuner.export.records import Proof
 from inlay.tuner.export.reference import question_reference
@@ -30,10 +31,12 @@ class Trial:
         self._source, self._dtype, self._show = source, dtype, show
         setting = source.setting
         examples = setting.data.examples[setting.recipe.eval.split]
+        plain = setting.renderer.prompt_format == "plain"
         self._questions = Questions(
             kind=setting.facts.kind,
             examples=examples,
             prompt_format=setting.renderer.prompt_format,
+            around=(plain and around(setting.task.prompt or "")) or ("", ""),
             decoding=setting.decoding,
             batch_size=setting.recipe.eval.batch_size,
             window=setting.renderer.window,
@@ -96,7 +99,7 @@ class Trial:
         try:
             asked.write_text(self._questions.model_dump_json(), encoding="utf-8")
             command = [sys.executable, "-m", "inlay.tuner.export.witness", str(folder), str(asked), str(said)]
-            done = subprocess.run(command, env=_offline(), capture_output=True, text=True)
+            done = subprocess.run(command, env=offline(), capture_output=True, text=True)
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
                 raise AnswerNo(f"the export does not open: {last}", help="nothing was written")
@@ -106,7 +109,8 @@ class Trial:
             shutil.rmtree(said, ignore_errors=True)
 
 
-def _offline() -> dict[str, str]:
+def offline() -> dict[str, str]:
+    """The environment of a process that reaches no network and finds this package."""
     package = str(Path(inlay.__file__).absolute().parents[1])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "HF_HUB_OFFLINE": "1", "USE_HUB_KERNELS": "0", "PYTHONPATH": os.pathsep.join(paths)}

@@ -11,13 +11,13 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from inlay.eval import Choice, Decoding, Record, Reply, Text
+from inlay.eval import Choice, Decoding, Record, Reply, Text, Turn
 from inlay.eval.likelihood import answer_logits, answer_pairs
 from inlay.eval.score import score
 from inlay.eval.scoring import Scorable, observing
@@ -37,6 +37,7 @@ class Questions(BaseModel):
     Attributes:
         examples: of the benchmark, all of one kind.
         prompt_format: `plain` or `chat template`, as in training.
+        around: what the export's chat template puts around the text of a task by itself.
         window, stride: of texts.
         compared: how many of the examples, from the first, are compared by their logits.
     """
@@ -46,6 +47,7 @@ class Questions(BaseModel):
     kind: Literal["causal", "seq2seq"]
     examples: tuple[Reply, ...] | tuple[Choice, ...] | tuple[Text, ...]
     prompt_format: str
+    around: tuple[str, str]
     decoding: Decoding
     batch_size: int
     window: int
@@ -157,14 +159,17 @@ def _same_prompts(tokenizer: PreTrainedTokenizerBase, questions: Questions, rend
         return None
     same = 0
     for example in questions.examples:
-        messages = [
-            {"role": "user" if turn.role == "prompt" else turn.role, "content": turn.text} for turn in example.turns
-        ]
-        found: Mapping = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=True
-        )
+        messages = [_message(turn, questions.around) for turn in example.turns]
+        found = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
         same += tuple(found["input_ids"]) == renderer.prompt_ids(example.turns)
     return same
+
+
+def _message(turn: Turn, around: tuple[str, str]) -> dict[str, str]:
+    if turn.role != "prompt":
+        return {"role": turn.role, "content": turn.text}
+    before, after = around
+    return {"role": "user", "content": turn.text.removeprefix(before).removesuffix(after)}
 
 
 if __name__ == "__main__":

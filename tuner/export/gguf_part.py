@@ -1,0 +1,97 @@
+"""The GGUF part of an export: the file, Ollama's Modelfile, and what reading the file back found."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from inlay.tuner import base as base_models
+from inlay.tuner.console import Progressing
+from inlay.tuner.export.chat_template import plain_template
+from inlay.tuner.export.gguf import refusal, write_gguf
+from inlay.tuner.export.gguf_check import Readback
+from inlay.tuner.export.gguf_tensors import Kind
+from inlay.tuner.export.modelfile import CONTINUATION, conversation, instruction, write_modelfile
+from inlay.tuner.export.records import GgufRecord
+from inlay.tuner.export.source import Source
+from inlay.tuner.export.trial import offline
+from inlay.tuner.problems import AnswerNo, RequestError
+from inlay.tuner.setting import Setting
+
+KINDS: dict[str, Kind] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "q8_0": "q8_0"}
+FILE, PROMPTS, NEW_TOKENS = "model.gguf", 16, 16
+
+
+def refuse_gguf(source: Source) -> None:
+    """Says before anything is merged why there can be no GGUF file.
+
+    Raises:
+        RequestError: the architecture or the tokenizer cannot be held.
+    """
+    setting = source.setting
+    reason = refusal(base_models.read_config(setting.files), setting.tokenizer)
+    if reason:
+        raise RequestError(f"this model cannot be a GGUF file: {reason}", help="export it with --format merged")
+
+
+def write_gguf_part(source: Source, merged: Path, folder: Path, dtype: str, show: Progressing) -> GgufRecord:
+    """Writes the file and its Modelfile into `folder`, and reads the file back in a new process.
+
+    Args:
+        merged: the folder of the merged model in fp32.
+        dtype: `fp32`, `fp16`, `bf16` or `q8_0`.
+
+    Raises:
+        AnswerNo: an fp32 file read back is not the merged model.
+    """
+    setting = source.setting
+    show.say(f"gguf    {KINDS[dtype]}, read back by transformers")
+    folder.mkdir()
+    template = setting.tokenizer.chat_template
+    if not template and setting.task.answers != "read":
+        template = plain_template(setting.task.prompt)
+    written = write_gguf(merged, folder / FILE, KINDS[dtype], template=template)
+    write_modelfile(folder / "Modelfile", FILE, _asked(setting), setting.renderer, setting.decoding)
+    found = _read_back(folder / FILE, merged, _prompts(setting), template)
+    fault = found.fault() if dtype == "fp32" else None
+    if fault:
+        raise AnswerNo(f"the GGUF file, read back, is not the merged model, and was not written: {fault}")
+    return GgufRecord(
+        kind=KINDS[dtype],
+        tokens=found.tokens,
+        logit_gap=found.largest,
+        same_top=found.top1,
+        replies=found.prompts,
+        same_replies=found.same_replies,
+        notes=list(written.notes),
+    )
+
+
+def _asked(setting: Setting):
+    if setting.task.answers == "read":
+        return CONTINUATION
+    prompt = setting.task.prompt
+    return conversation(setting.renderer) if prompt is None else instruction(setting.renderer, prompt)
+
+
+def _prompts(setting: Setting) -> list[list[int]]:
+    """The first prompts of the benchmark, cut to what the context leaves room for."""
+    room = (setting.facts.context or 1024) - NEW_TOKENS
+    render, found = setting.renderer, []
+    for example in setting.data.examples[setting.recipe.eval.split][:PROMPTS]:
+        ids = render.prompt_ids(example.turns) if example.turns else render.windows(example.answer)[0][1]
+        found.append(list(ids[:room]))
+    return found
+
+
+def _read_back(file: Path, merged: Path, prompts: list[list[int]], template: str | None) -> Readback:
+    asked = {"file": str(file), "folder": str(merged), "prompts": prompts, "template": template}
+    command = [sys.executable, "-m", "inlay.tuner.export.gguf_check"]
+    done = subprocess.run(command, input=json.dumps(asked), env=offline(), capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise AnswerNo(f"the GGUF file cannot be read back: {last}", help="nothing was written")
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    return Readback(**{**told, "texts": tuple(told["texts"])})
