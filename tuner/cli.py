@@ -15,9 +15,12 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from inlay.tuner.problems import Failure, Interrupted, MachineError, Problem, RequestError
+
+if TYPE_CHECKING:
+    from inlay.tuner.serve.decoding import Wishes
 
 _DEFAULT_TASK = "summarization"
 
@@ -151,6 +154,14 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     compare.add_argument("--again", action="store_true", help="start anew although the same comparison is done")
     _add_set(compare)
 
+    chat = add("chat", "talk to a run, an adapter or a model, at a terminal or through pipes", _chat)
+    _add_target(chat)
+
+    generate = add("generate", "answer every row of a file", _generate)
+    _add_target(generate)
+    generate.add_argument("--input", type=Path, required=True, metavar="FILE", help="rows: the run's own, or a prompt")
+    generate.add_argument("--output", type=Path, required=True, metavar="FILE", help="a new file, JSON lines")
+
     report = add("report", "draw the page of a run or a comparison again and print its table", _report)
     report.add_argument("run", metavar="RUN", help="a run's or comparison's folder, or its name under runs/")
 
@@ -175,6 +186,17 @@ def _add_debug(parser: argparse.ArgumentParser) -> None:
 def _add_set(parser: argparse.ArgumentParser) -> None:
     help = "put another value into the recipe: `--set train.max_steps=50`; may be repeated"
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C", help=help)
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    """What answers, and how it decodes."""
+    parser.add_argument("target", metavar="TARGET", help="a run, an adapter's folder, or a model")
+    parser.add_argument("--base", metavar="MODEL", help="the base of an adapter, where it is elsewhere now")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="longest reply (the run's own)")
+    parser.add_argument("--temperature", type=float, metavar="T", help="draw replies; 0 takes the likeliest tokens")
+    parser.add_argument("--top-p", type=float, metavar="P", help="draw among the likeliest of this share in all")
+    parser.add_argument("--top-k", type=int, metavar="K", help="draw among so many")
+    parser.add_argument("--seed", type=int, metavar="N", help="of what is drawn")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -206,15 +228,13 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _eval(options: argparse.Namespace) -> None:
-    from inlay.tuner import listing, recipe
+    from inlay.tuner import recipe
 
-    target = options.target
-    run = listing.run_named(target)
     loaded = recipe.load(options.recipe, options.overrides) if options.recipe else None
 
     from inlay.tuner.rescore import rescore
 
-    _show(rescore(str(run or target), recipe=loaded, overrides=options.overrides, base=options.base))
+    _show(rescore(_named(options.target), recipe=loaded, overrides=options.overrides, base=options.base))
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -230,6 +250,40 @@ def _compare(options: argparse.Namespace) -> int:
         command=options.command,
     )
     return ask.show(folder)
+
+
+def _chat(options: argparse.Namespace) -> int:
+    from inlay.tuner.serve.chat import chat
+
+    answered = chat(_named(options.target), base=options.base, wishes=_wishes(options))
+    return 0 if answered else 1
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from inlay.tuner.serve.generate import generate
+
+    print(
+        generate(
+            _named(options.target),
+            input=options.input,
+            output=options.output,
+            base=options.base,
+            wishes=_wishes(options),
+        )
+    )
+
+
+def _named(target: str) -> str:
+    """The folder of the run of that name, or what was typed."""
+    from inlay.tuner import listing
+
+    return str(listing.run_named(target) or target)
+
+
+def _wishes(options: argparse.Namespace) -> Wishes:
+    from inlay.tuner.serve.decoding import Wishes
+
+    return Wishes(options.max_new_tokens, options.temperature, options.top_p, options.top_k, options.seed)
 
 
 def _report(options: argparse.Namespace) -> int | None:
