@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from inlay.eval import Decoding
-from inlay.eval.continuation import Continuation, needs_equal_lengths, takes_positions
+from inlay.eval.continuation import follow, needs_equal_lengths, takes_positions
 from inlay.eval.scoring import Scorable, batches, observing, pad
 
 if TYPE_CHECKING:
@@ -129,25 +129,17 @@ def _retiring(
     stop_ids: Sequence[int],
     heard: Callable[[int], None] | None,
 ) -> list[list[int]]:
-    """Greedy: the likeliest token each time. A row that has ended leaves the batch, so the others need not carry it."""
-    read = Continuation(scorable, prompts)
+    """Greedy: the likeliest token each time."""
     written: list[list[int]] = [[] for _ in prompts]
-    rows, logits = list(range(len(prompts))), read.last
-    while True:
-        chosen = logits.float().argmax(-1).tolist()
-        for row, token in zip(rows, chosen, strict=True):
-            written[row].append(token)
-            if heard:
-                heard(token)
-        going = [
-            i for i, row in enumerate(rows) if chosen[i] not in stop_ids and len(written[row]) < decoding.max_new_tokens
-        ]
-        if not going:
-            return written
-        if len(going) < len(rows):
-            read.select(going)
-        rows = [rows[i] for i in going]
-        logits = read.extend([[chosen[i]] for i in going])[:, -1]
+
+    def goes_on(row: int, token: int) -> bool:
+        written[row].append(token)
+        if heard:
+            heard(token)
+        return token not in stop_ids and len(written[row]) < decoding.max_new_tokens
+
+    follow(scorable, prompts, lambda _, logits: logits.float().argmax(-1).tolist(), goes_on)
+    return written
 
 
 def _together(

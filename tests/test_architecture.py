@@ -60,6 +60,9 @@ DOORWAYS = {
     "matplotlib": ("tuner/comparison/page/paper.py",),
     "rich": ("tuner/console.py", "tuner/report/terminal.py", "tuner/comparison/live.py"),
     "optuna": ("tuner/comparison/search.py",),
+    "fastapi": ("tuner/serve/server.py", "tuner/serve/completions.py"),
+    "starlette": ("tuner/serve/server.py", "tuner/serve/completions.py"),
+    "uvicorn": ("tuner/serve/server.py",),
     "argparse": ("tuner/cli.py", "recipes/embedded/"),
 }
 

@@ -6,12 +6,14 @@ References are transformers and PEFT on the same files, and a run's own predicti
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import pty
 import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -120,10 +122,8 @@ def test_base_is_the_untouched_base_and_the_adapter_is_back_afterwards(inside, o
 
 
 def test_base_is_asked_with_the_same_draws(opened, stage):
-    import dataclasses
-
-    drawn = dataclasses.replace(opened, decoding=Decoding(max_new_tokens=6, do_sample=True, temperature=2.0, seed=3))
-    talk = Talk(drawn, stage)
+    decoding = Decoding(max_new_tokens=6, do_sample=True, temperature=2.0, seed=3)
+    talk = Talk(dataclasses.replace(opened, target=dataclasses.replace(opened.target, decoding=decoding)), stage)
     for line in ("One.", "Two.", "/base", "/base"):
         talk.hear(line)
     tuned, again, base, repeated = (text for _, text in stage.replies)
@@ -491,10 +491,11 @@ class Keyboard:
 
 
 def _control(terminal: int) -> None:
-    """Makes it the terminal that signals of the new session come from."""
+    """Makes it the terminal that signals of the new session come from; a test run in the background ignores them."""
     import fcntl
     import termios
 
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 
 

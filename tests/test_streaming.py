@@ -11,6 +11,7 @@ import torch
 from inlay import adapters
 from inlay.eval import Decoding
 from inlay.eval.generate import generate, in_batches, stream
+from inlay.eval.several import can_write, write_several
 
 GREEDY = Decoding(max_new_tokens=8)
 DRAWN = Decoding(max_new_tokens=8, do_sample=True, temperature=1.5, top_k=50, seed=4)
@@ -61,6 +62,36 @@ def test_a_listener_that_ends_a_reply_leaves_the_model_as_it_was(name, tiny_mode
     assert [module.training for module in scorable.model.modules()] == modes
     assert torch.is_grad_enabled()
     assert told(scorable, GREEDY) == expected
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "gemma2"])
+@pytest.mark.parametrize("name", ["none", "lora", "prefix", "prompt", "bottleneck"])
+def test_each_of_several_replies_is_what_it_is_alone(name, shape, tiny_models):
+    scorable = scorables.scorable(tiny_models(shape), name)
+    if not can_write(scorable, GREEDY):
+        pytest.skip("prompts of different lengths cannot be read together")
+    prompts = scorables.ids(6, (3, 40))
+    decodings = [GREEDY, DRAWN, dataclasses.replace(GREEDY, max_new_tokens=3), DRAWN, GREEDY, DRAWN]
+
+    def several(rows: list[int], stop_ids=NEVER, enough: int = 99) -> list[list[int]]:
+        written: list[list[int]] = [[] for _ in rows]
+
+        def heard(row: int, token: int) -> bool:
+            written[row].append(token)
+            return len(written[row]) < enough
+
+        some = [prompts[i] for i in rows], [decodings[i] for i in rows]
+        write_several(scorable, *some, stop_ids=stop_ids, heard=heard)
+        return written
+
+    together = several(list(range(6)))
+    assert together == [several([i])[0] for i in range(6)]
+    greedy = generate(scorable, [prompts[i] for i in (0, 2, 4)], GREEDY, stop_ids=NEVER, batch_size=1)
+    assert [together[0], together[2], together[4]] == [greedy[0], greedy[1][:3], greedy[2]]
+    assert len(set(map(tuple, together))) == 6
+    assert several(list(range(6)), enough=2) == [row[:2] for row in together]
+    stop = together[1][4]
+    assert several([0, 1], stop_ids=(stop,))[1] == together[1][: together[1].index(stop) + 1]
 
 
 @pytest.mark.parametrize("decoding", [GREEDY, DRAWN], ids=Decoding.signature)

@@ -162,6 +162,14 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     generate.add_argument("--input", type=Path, required=True, metavar="FILE", help="rows: the run's own, or a prompt")
     generate.add_argument("--output", type=Path, required=True, metavar="FILE", help="a new file, JSON lines")
 
+    serve = add("serve", "answer over HTTP, as OpenAI's API does: runs of one base, or a model", _serve)
+    serve.add_argument("targets", nargs="+", metavar="TARGET", help="runs or adapters of one base, or a model")
+    serve.add_argument("--base", metavar="MODEL", help="their base, where it is elsewhere now")
+    serve.add_argument("--host", default="127.0.0.1", help="where it listens (127.0.0.1: this machine alone)")
+    serve.add_argument("--port", type=int, default=8000, metavar="N", help="8000; 0 takes a free one")
+    help = "requests at once, with those that wait (512)"
+    serve.add_argument("--concurrency", type=int, default=512, metavar="N", help=help)
+
     report = add("report", "draw the page of a run or a comparison again and print its table", _report)
     report.add_argument("run", metavar="RUN", help="a run's or comparison's folder, or its name under runs/")
 
@@ -271,6 +279,13 @@ def _generate(options: argparse.Namespace) -> None:
             wishes=_wishes(options),
         )
     )
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from inlay.tuner.serve.server import serve
+
+    names = [_named(target) for target in options.targets]
+    serve(names, base=options.base, host=options.host, port=options.port, most=options.concurrency)
 
 
 def _named(target: str) -> str:

@@ -62,12 +62,12 @@ def chat(target: str, *, base: str | None, wishes: Wishes) -> bool:
 
 def _heading(opened: Opened, questions: Questions) -> list[str]:
     """Which files answer, and how."""
-    base = opened.base
+    base, target = opened.base, opened.target
     lines = [f"base: {base.files.name}, {base.quantization}, {base.compute_dtype}, sha256 {base.sha256[:12]}"]
-    if opened.adapter:
-        lines.append(f"tuned: {opened.method.title}, {opened.name}, sha256 {weights_sha256(opened.adapter)[:12]}")
-    prompts = "chat template" if opened.renderer.prompt_format == "chat template" else "plain prompts"
-    return [*lines, questions.manner, f"{prompts}; {opened.decoding.signature()}", "/help lists the commands"]
+    if target.adapter:
+        lines.append(f"tuned: {target.method.title}, {target.name}, sha256 {weights_sha256(target.adapter)[:12]}")
+    prompts = "chat template" if target.renderer.prompt_format == "chat template" else "plain prompts"
+    return [*lines, questions.manner, f"{prompts}; {target.decoding.signature()}", "/help lists the commands"]
 
 
 class Talk:
@@ -79,9 +79,9 @@ class Talk:
     """
 
     def __init__(self, opened: Opened, screen: Screen) -> None:
-        self.questions = Questions(opened)
+        self.questions = Questions(opened.target)
         self.unanswered = 0
-        self._opened, self._screen = opened, screen
+        self._opened, self._target, self._screen = opened, opened.target, screen
         self._turns: list[Turn] = []
         self._forgotten = 0  # turns at the beginning that the model no longer reads
         self._replies = 0
@@ -122,9 +122,9 @@ class Talk:
         except UnicodeEncodeError:
             raise RequestError("this is not UTF-8 text") from None
         example = self._fitted(Turn("user", text)) if self.questions.conversation else self._alone(text)
-        decoding = self._opened.decoding
+        decoding = self._target.decoding
         self._last = example, dataclasses.replace(decoding, seed=decoding.seed + self._replies)
-        said = self._answered(*self._last, TUNED if self._opened.adapter else "")
+        said = self._answered(*self._last, TUNED if self._target.adapter else "")
         if said:
             self._turns += [Turn("user", text), Turn("assistant", said)]
             self._replies += 1
@@ -148,7 +148,7 @@ class Talk:
         if forgotten > self._forgotten:
             more = forgotten - self._forgotten
             self._screen.note(
-                f"the conversation is longer than the {self._opened.limits.context} tokens that this model reads: "
+                f"the conversation is longer than the {self._target.limits.context} tokens that this model reads: "
                 f"its oldest {more} turns are left out from here on"
             )
             self._forgotten = forgotten
@@ -156,7 +156,7 @@ class Talk:
 
     def _answered(self, example: Example, decoding: Decoding, who: str) -> str:
         """The text of the answer, or of its beginning where Ctrl-C ended it."""
-        opened = self._opened
+        opened, target = self._opened, self._target
         pieces: list[str] = []
         found = None
         try:
@@ -168,7 +168,7 @@ class Talk:
 
                 with opened.untouched() if who == BASE else contextlib.nullcontext(opened.scorable) as scorable:
                     found = answer(
-                        scorable, opened.renderer, example, decoding, batch_size=opened.batch_size, heard=heard
+                        scorable, target.renderer, example, decoding, batch_size=target.batch_size, heard=heard
                     )
         except KeyboardInterrupt:
             if not self._screen.live:
@@ -178,8 +178,8 @@ class Talk:
         return "".join(pieces)
 
     def _ask_base(self, rest: str) -> None:
-        if self._opened.adapter is None:
-            raise RequestError(f"`{self._opened.name}` has no adapter, so there is no base without it to ask")
+        if self._target.adapter is None:
+            raise RequestError(f"`{self._target.name}` has no adapter, so there is no base without it to ask")
         if self._last is None:
             raise RequestError("nothing has been asked yet", help="/base asks the last question again")
         self._answered(*self._last, BASE)

@@ -63,7 +63,7 @@ def generate(target: str, *, input: Path, output: Path, base: str | None = None,
     show = Progressing()
     with hushed(), StopRequest():
         opened = open_target(target, base=base, wishes=wishes)
-        asked = _questions(rows, Questions(opened), input)
+        asked = _questions(rows, Questions(opened.target), input)
         examples = [question.what for question in asked if not isinstance(question.what, TooLong)]
         with _Journal(output, _identity(opened, input)) as journal:
             try:
@@ -126,7 +126,7 @@ def _identity(opened: Opened, path: Path) -> dict[str, str]:
     """What answers depend on, by what a user would call it."""
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    how = f"{opened.decoding.signature()}, in batches of {opened.batch_size}"
+    how = f"{opened.target.decoding.signature()}, in batches of {opened.target.batch_size}"
     return {"input": sha256, "model": opened.sha256, "decoding": how}
 
 
@@ -144,26 +144,32 @@ def _answer_all(opened: Opened, examples: Sequence[Example], journal: _Journal, 
                 journal.add({own[place]: found for place, found in zip(batch, answers, strict=True)})
                 show.step(what, len(journal.answers), len(examples))
     except torch.OutOfMemoryError as error:
-        message = f"out of memory in a batch of {opened.batch_size}: {str(error).splitlines()[0]}"
+        message = f"out of memory in a batch of {opened.target.batch_size}: {str(error).splitlines()[0]}"
         raise MachineError(message, help="what is done is kept; use a machine with more") from error
 
 
 def _written(opened: Opened, examples: Sequence[Example], known: set[int]) -> Iterator[tuple[list[int], list[Answer]]]:
     """Batches of generated texts; those that are `known` are left out."""
-    render = opened.renderer
+    target, render = opened.target, opened.target.renderer
     prompts = [prompt_ids(render, example) for example in examples]
     for batch, rows in in_batches(
-        opened.scorable, prompts, opened.decoding, stop_ids=render.stop_ids, batch_size=opened.batch_size, skip=known
+        opened.scorable,
+        prompts,
+        target.decoding,
+        stop_ids=render.stop_ids,
+        batch_size=target.batch_size,
+        skip=known,
     ):
         yield batch, [Answer(render.decode(ids), ids[-1] in render.stop_ids) for ids in rows]
 
 
 def _chosen(opened: Opened, examples: Sequence[Choice], known: set[int]) -> Iterator[tuple[list[int], list[Answer]]]:
     """Batches of labels, each the likeliest of its row's; those that are `known` are left out."""
-    render = opened.renderer
+    render = opened.target.renderer
     prompts = [prompt_ids(render, example) for example in examples]
     labels = [[render.answer_ids(example.turns, label) for label in example.labels] for example in examples]
-    for batch, rows in choices_in_batches(opened.scorable, prompts, labels, batch_size=opened.batch_size, skip=known):
+    size = opened.target.batch_size
+    for batch, rows in choices_in_batches(opened.scorable, prompts, labels, batch_size=size, skip=known):
         names = [examples[i].labels[sums.index(min(sums))] for i, sums in zip(batch, rows, strict=True)]
         yield batch, [Answer(name, True) for name in names]
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,13 +31,15 @@ LONGEST_REPLY = 512  # of a model that no recipe speaks of
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A model with all that an answer needs.
+class Target:
+    """What a user named, before its weights are loaded.
 
     Attributes:
         name: as the user named it.
-        base: the base, with the adapter in it.
-        adapted: the same; for a model as it is, without an adapter.
+        files: of the base.
+        quantization: how its weights are to be held.
+        attention: its kernel.
+        facts: what is known of it.
         adapter: the folder of the adapter; None for a model as it is.
         method: how it was adapted.
         renderer: the one that it was trained with.
@@ -49,8 +51,10 @@ class Opened:
     """
 
     name: str
-    base: Base
-    adapted: Adapted
+    files: ModelFiles
+    quantization: Quantization
+    attention: str
+    facts: Facts
     adapter: Path | None
     method: Method
     renderer: Renderer
@@ -61,10 +65,34 @@ class Opened:
     batch_size: int
 
     @property
-    def scorable(self) -> Scorable:
+    def limits(self) -> Limits:
+        """How many tokens there are for prompt and answer."""
+        context = _context(self.facts, self.method)
+        return Limits(training=context or 0, context=context, new_tokens=self.decoding.max_new_tokens)
+
+    @property
+    def plain_layers(self) -> tuple[str, ...]:
+        """The layers that its adapter needs as plain ones."""
+        return self.method.targets(self.facts) if self.method.needs_float_weights else ()
+
+    def scorable(self, adapted: Adapted) -> Scorable:
         """What is called to generate or to choose."""
         prepends = self.method.prepends
-        return Scorable(self.adapted.model, self.adapted.inner, self.renderer.kind, prepends, self.renderer.pad_id)
+        return Scorable(adapted.model, adapted.inner, self.facts.kind, prepends, self.renderer.pad_id)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model with all that an answer needs: the base, with the adapter in it where there is one."""
+
+    target: Target
+    base: Base
+    adapted: Adapted
+
+    @property
+    def scorable(self) -> Scorable:
+        """What is called to generate or to choose."""
+        return self.target.scorable(self.adapted)
 
     @contextlib.contextmanager
     def untouched(self) -> Iterator[Scorable]:
@@ -73,16 +101,10 @@ class Opened:
             yield dataclasses.replace(self.scorable, prepends="nothing")
 
     @property
-    def limits(self) -> Limits:
-        """How many tokens there are for prompt and answer."""
-        context = _context(self.base.facts, self.method)
-        return Limits(training=context or 0, context=context, new_tokens=self.decoding.max_new_tokens)
-
-    @property
     def sha256(self) -> str:
         """Of the base's files and, after a dash, of the adapter's weights."""
-        own = adapter_folder.weights_sha256(self.adapter) if self.adapter else ""
-        return f"{self.base.sha256}-{own}"
+        adapter = self.target.adapter
+        return f"{self.base.sha256}-{adapter_folder.weights_sha256(adapter) if adapter else ''}"
 
 
 @dataclass(frozen=True)
@@ -99,8 +121,8 @@ class _Known:
     task: Task | None
 
 
-def open_target(target: str, *, base: str | None = None, wishes: Wishes | None = None) -> Opened:
-    """Opens a run, an adapter's folder, or a model (a folder, a hub id or `embedded`).
+def examine(name: str, *, base: str | None = None, wishes: Wishes | None = None) -> Target:
+    """Looks up a run, an adapter's folder, or a model (a folder, a hub id or `embedded`).
 
     A run answers as its recipe says: on its base, quantized as it was, with its prompt and its decoding. An adapter
     alone is put on the base that is noted beside it. A model as it is keeps the precision of its files, so that what
@@ -112,13 +134,13 @@ def open_target(target: str, *, base: str | None = None, wishes: Wishes | None =
 
     Raises:
         RequestError: there is no such thing, or it does not fit together.
-        MachineError: the base cannot be had or held here.
+        MachineError: the base cannot be had here.
     """
-    run, folder = saved.find(Path(target))
+    run, folder = saved.find(Path(name))
     if base and not folder:
-        message = f"`{target}` is neither a run nor an adapter, and --base names the base of one"
+        message = f"`{name}` is neither a run nor an adapter, and --base names the base of one"
         raise RequestError(message, help="leave --base out")
-    known = _of_run(run, folder, base) if run else _of_adapter(folder, base) if folder else _of_model(target)
+    known = _of_run(run, folder, base) if run else _of_adapter(folder, base) if folder else _of_model(name)
     files = _located(known, movable=bool(folder and not base))
     if folder:
         adapter_folder.refuse_other_base(folder, files)
@@ -127,28 +149,52 @@ def open_target(target: str, *, base: str | None = None, wishes: Wishes | None =
     method = adapters.find(known.adapter.method)(known.adapter.options)
     if reason := method.refusal(facts, Training(gradient_checkpointing=False)):
         raise RequestError(Problem(reason, path="adapter"))
-    context = _context(facts, method)
-    decoding = (wishes or Wishes()).applied(_decoding(known.recipe, context), context)
-    opened = base_models.open_base(
-        files,
-        quantization,
-        facts,
-        base_models.read_tokenizer(files),
+    context, recipe = _context(facts, method), known.recipe
+    return Target(
+        name=Path(name).name if run or folder else files.name,
+        files=files,
+        quantization=quantization,
         attention=known.attention,
-        float_targets=method.targets(facts) if method.needs_float_weights else (),
-    )
-    return Opened(
-        name=Path(target).name if run or folder else files.name,
-        base=opened,
-        adapted=saved.open_adapter(method, facts, opened, folder),
+        facts=facts,
         adapter=folder,
         method=method,
-        renderer=Renderer(opened.tokenizer, facts.kind),
+        renderer=Renderer(base_models.read_tokenizer(files), facts.kind),
         task=known.task,
-        columns=dict(known.recipe.task.columns) if known.recipe else {},
-        truncate=bool(known.recipe and known.recipe.task.truncate),
-        decoding=decoding,
-        batch_size=known.recipe.eval.batch_size if known.recipe else Eval().batch_size,
+        columns=dict(recipe.task.columns) if recipe else {},
+        truncate=bool(recipe and recipe.task.truncate),
+        decoding=(wishes or Wishes()).applied(_decoding(recipe, context), context),
+        batch_size=recipe.eval.batch_size if recipe else Eval().batch_size,
+    )
+
+
+def open_target(name: str, *, base: str | None = None, wishes: Wishes | None = None) -> Opened:
+    """Looks up and opens; arguments as for `examine`.
+
+    Raises:
+        RequestError: as `examine`, or the adapter does not fit its base.
+        MachineError: the base cannot be had or held here.
+    """
+    target = examine(name, base=base, wishes=wishes)
+    opened = open_base(target, target.plain_layers)
+    return Opened(target, opened, saved.open_adapter(target.method, target.facts, opened, target.adapter))
+
+
+def open_base(target: Target, plain_layers: Sequence[str] = ()) -> Base:
+    """Loads the weights of the base.
+
+    Args:
+        plain_layers: those that are not to stay quantized.
+
+    Raises:
+        RequestError, MachineError: it cannot be loaded.
+    """
+    return base_models.open_base(
+        target.files,
+        target.quantization,
+        target.facts,
+        target.renderer.tokenizer,
+        attention=target.attention,
+        float_targets=plain_layers,
     )
 
 

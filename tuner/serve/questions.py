@@ -17,7 +17,7 @@ from inlay.tuner.data.prepared import cut_to_fit, example_length
 from inlay.tuner.data.rendering import Renderer
 from inlay.tuner.data.tasks import Task, fields_of
 from inlay.tuner.problems import Problem, RequestError
-from inlay.tuner.serve.opened import Opened
+from inlay.tuner.serve.opened import Target
 
 STAND_IN = "-"
 MESSAGES, PROMPT = "messages", "prompt"
@@ -41,8 +41,8 @@ class Questions:
         conversation: a question may follow on earlier ones and their answers; otherwise each stands alone.
     """
 
-    def __init__(self, opened: Opened) -> None:
-        self._opened, self._task = opened, opened.task
+    def __init__(self, target: Target) -> None:
+        self._target, self._task = target, target.task
         self.conversation = self._task is None or MESSAGES in self._task.columns
 
     @property
@@ -85,10 +85,10 @@ class Questions:
 
     def fitting(self, example: Example) -> Example | TooLong:
         """The example, or by how much it is too long."""
-        length, limits = self._length([example]), self._opened.limits
+        length, limits = self._length([example]), self._target.limits
         if limits.context is None or length <= limits.context:
             return example
-        prompt = len(prompt_ids(self._opened.renderer, example))
+        prompt = len(prompt_ids(self._target.renderer, example))
         return TooLong(prompt, limits.context - (length - prompt))
 
     @property
@@ -105,7 +105,7 @@ class Questions:
         return fields_of(self._task.prompt or "") or list(self._task.columns)[:1]
 
     def _shown(self, name: str) -> str:
-        return self._opened.columns.get(name, name)
+        return self._target.columns.get(name, name)
 
     def _asked(self, row: Row) -> Row | None:
         """The row under the task's own names and checked; None where it lacks what the task's prompt is made of."""
@@ -114,11 +114,11 @@ class Questions:
         assert self._task is not None
         holds = self._task.columns_for(self._task.prompt)
         if self.conversation:
-            return _conversation(Columns(holds, self._opened.columns), row)
-        whole = Columns(holds, self._opened.columns).take(row)
+            return _conversation(Columns(holds, self._target.columns), row)
+        whole = Columns(holds, self._target.columns).take(row)
         if isinstance(whole, Row):
             return whole
-        return _taken(Columns({name: holds[name] for name in self._inputs}, self._opened.columns), row)
+        return _taken(Columns({name: holds[name] for name in self._inputs}, self._target.columns), row)
 
     def _other(self, row: Row) -> Example:
         """Of a row without the task's own columns."""
@@ -146,7 +146,7 @@ class Questions:
 
     def _fitted(self, row: Row) -> list[Example | TooLong]:
         """The examples of the row, its document cut where it is too long and the recipe says so."""
-        task, context = self._task, self._opened.limits.context
+        task, context = self._task, self._target.limits.context
         assert task is not None
 
         def make(values: Mapping[str, object]) -> tuple[list[Example], int]:
@@ -154,13 +154,13 @@ class Questions:
             return made, self._length(made)
 
         examples, length = make(row.values)
-        if self._opened.truncate and context is not None and length > context:
+        if self._target.truncate and context is not None and length > context:
             examples = cut_to_fit(task, row.values, make, context) or examples
         return [self.fitting(example) for example in examples]
 
     def _length(self, examples: Sequence[Example]) -> int:
         """Tokens of the longest of them with its answer."""
-        render, limits = self._opened.renderer, self._opened.limits
+        render, limits = self._target.renderer, self._target.limits
         return max(
             len(render.opening_ids(e.text)) + limits.new_tokens
             if isinstance(e, Text)
