@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from inlay.eval.scoring import Scorable, logits_of, pad
@@ -76,6 +76,33 @@ class Continuation:
         )
         self._cache = output.past_key_values
         return output.logits
+
+
+def follow(
+    scorable: Scorable,
+    prompts: Sequence[Sequence[int]],
+    choose: Callable[[list[int], Tensor], list[int]],
+    goes_on: Callable[[int, int], bool],
+) -> None:
+    """Continues each prompt, a token for each row in turn. A row that has ended leaves the batch, so the others need
+    not carry it.
+
+    Args:
+        choose: from the rows that are left and logits (rows left, vocabulary) to the next token of each.
+        goes_on: hears the row and its token, and says whether the row goes on behind it.
+    """
+    read = Continuation(scorable, prompts)
+    rows, logits = list(range(len(prompts))), read.last
+    while True:
+        chosen = choose(rows, logits)
+        told = [goes_on(row, token) for row, token in zip(rows, chosen, strict=True)]
+        going = [i for i, more in enumerate(told) if more]
+        if not going:
+            return
+        if len(going) < len(rows):
+            read.select(going)
+        rows = [rows[i] for i in going]
+        logits = read.extend([[chosen[i]] for i in going])[:, -1]
 
 
 def takes_positions(scorable: Scorable) -> bool:

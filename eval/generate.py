@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from inlay.eval import Decoding
-from inlay.eval.continuation import Continuation, needs_equal_lengths, takes_positions
+from inlay.eval.continuation import follow, needs_equal_lengths, takes_positions
 from inlay.eval.scoring import Scorable, batches, observing, pad
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def generate(
@@ -32,22 +36,80 @@ def generate(
     Returns:
         The new ids of each prompt, the stop token included where there is one, pads after it left out.
     """
-    import torch
-
     results: list[list[int]] = [[] for _ in prompts]
     done = 0
-    own = scorable.kind == "causal" and decoding.greedy and takes_positions(scorable)
-    write = _retiring if own else _together
-    with observing(scorable), torch.random.fork_rng(enabled=decoding.do_sample):
-        for batch in batches([len(p) for p in prompts], batch_size, equal=_equal(scorable, decoding)):
-            if decoding.do_sample:
-                torch.manual_seed(decoding.seed + done)
-            for i, row in zip(batch, write(scorable, [prompts[i] for i in batch], decoding, stop_ids), strict=True):
-                results[i] = row
-            done += len(batch)
-            if progress:
-                progress(done)
+    for batch, rows in in_batches(scorable, prompts, decoding, stop_ids=stop_ids, batch_size=batch_size):
+        for i, row in zip(batch, rows, strict=True):
+            results[i] = row
+        done += len(batch)
+        if progress:
+            progress(done)
     return results
+
+
+def in_batches(
+    scorable: Scorable,
+    prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
+    *,
+    stop_ids: Sequence[int],
+    batch_size: int,
+    skip: Container[int] = (),
+) -> Iterator[tuple[list[int], list[list[int]]]]:
+    """As `generate`, a batch at a time.
+
+    Args:
+        skip: indices of prompts. A batch of such prompts alone is left out; all others come out as they would with it.
+
+    Yields:
+        The indices of a batch's prompts, and the new ids of each.
+    """
+    begun = 0
+    for batch in batches([len(p) for p in prompts], batch_size, equal=_equal(scorable, decoding)):
+        if not all(i in skip for i in batch):
+            yield batch, _write(scorable, [prompts[i] for i in batch], decoding, stop_ids, begun=begun)
+        begun += len(batch)
+
+
+def stream(
+    scorable: Scorable,
+    prompt: Sequence[int],
+    decoding: Decoding,
+    *,
+    stop_ids: Sequence[int],
+    heard: Callable[[int], None],
+) -> list[int]:
+    """As `generate` of one prompt, told token by token.
+
+    Args:
+        heard: called with each new token as soon as it is chosen, the stop token included; with beams, which may change
+            until the last step, with all of them at the end.
+    """
+    return _write(scorable, [prompt], decoding, stop_ids, begun=0, heard=heard)[0]
+
+
+def _write(
+    scorable: Scorable,
+    prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
+    stop_ids: Sequence[int],
+    *,
+    begun: int,
+    heard: Callable[[int], None] | None = None,
+) -> list[list[int]]:
+    """One batch: by our own loop where it can decode so, by transformers' where it cannot.
+
+    Args:
+        begun: how many prompts were written before; what is drawn depends on it and on the seed alone.
+        heard: as for `stream`; the batch is then of one prompt.
+    """
+    import torch
+
+    own = scorable.kind == "causal" and decoding.greedy and takes_positions(scorable)
+    with observing(scorable), torch.random.fork_rng(enabled=decoding.do_sample):
+        if decoding.do_sample:
+            torch.manual_seed(decoding.seed + begun)
+        return (_retiring if own else _together)(scorable, prompts, decoding, stop_ids, heard)
 
 
 def _equal(scorable: Scorable, decoding: Decoding) -> bool:
@@ -61,29 +123,31 @@ def _equal(scorable: Scorable, decoding: Decoding) -> bool:
 
 
 def _retiring(
-    scorable: Scorable, prompts: Sequence[Sequence[int]], decoding: Decoding, stop_ids: Sequence[int]
+    scorable: Scorable,
+    prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
+    stop_ids: Sequence[int],
+    heard: Callable[[int], None] | None,
 ) -> list[list[int]]:
-    """Greedy: the likeliest token each time. A row that has ended leaves the batch, so the others need not carry it."""
-    read = Continuation(scorable, prompts)
+    """Greedy: the likeliest token each time."""
     written: list[list[int]] = [[] for _ in prompts]
-    rows, logits = list(range(len(prompts))), read.last
-    while True:
-        chosen = logits.float().argmax(-1).tolist()
-        for row, token in zip(rows, chosen, strict=True):
-            written[row].append(token)
-        going = [
-            i for i, row in enumerate(rows) if chosen[i] not in stop_ids and len(written[row]) < decoding.max_new_tokens
-        ]
-        if not going:
-            return written
-        if len(going) < len(rows):
-            read.select(going)
-        rows = [rows[i] for i in going]
-        logits = read.extend([[chosen[i]] for i in going])[:, -1]
+
+    def goes_on(row: int, token: int) -> bool:
+        written[row].append(token)
+        if heard:
+            heard(token)
+        return token not in stop_ids and len(written[row]) < decoding.max_new_tokens
+
+    follow(scorable, prompts, lambda _, logits: logits.float().argmax(-1).tolist(), goes_on)
+    return written
 
 
 def _together(
-    scorable: Scorable, prompts: Sequence[Sequence[int]], decoding: Decoding, stop_ids: Sequence[int]
+    scorable: Scorable,
+    prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
+    stop_ids: Sequence[int],
+    heard: Callable[[int], None] | None,
 ) -> list[list[int]]:
     """Every other decoding, by transformers."""
     from transformers import GenerationConfig
@@ -101,10 +165,33 @@ def _together(
         **({} if causal else {"decoder_start_token_id": scorable.start_id}),
     )
     ids, mask = pad(prompts, scorable.pad_id, scorable.device, left=causal)
+    live = _Telling(heard) if heard and decoding.num_beams == 1 else None
     with _no_config_of_its_own(scorable):
-        output = scorable.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        output = scorable.model.generate(
+            input_ids=ids, attention_mask=mask, generation_config=config, streamer=live
+        )
     new = output[:, ids.shape[1] :] if causal else output[:, 1:]
-    return [_until_stop(row, stop_ids) for row in new.tolist()]
+    rows = [_until_stop(row, stop_ids) for row in new.tolist()]
+    if heard and live is None:
+        for token in rows[0]:
+            heard(token)
+    return rows
+
+
+class _Telling:
+    """What transformers calls a streamer: it is put the prompt first, then each new token."""
+
+    def __init__(self, heard: Callable[[int], None]) -> None:
+        self._heard = heard
+        self._prompted = False
+
+    def put(self, ids: Tensor) -> None:
+        if self._prompted:
+            self._heard(int(ids))
+        self._prompted = True
+
+    def end(self) -> None:
+        """Called after the last token."""
 
 
 def _sampling(decoding: Decoding) -> dict[str, float | int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from inlay.eval import Example, Text
@@ -87,20 +87,39 @@ def score_choices(
     Returns:
         For each example one sum a label, in nats.
     """
-    if scorable.kind == "seq2seq" and scorable.prepends == "tokens":
-        # Virtual tokens enter the encoder through the whole model alone, so it runs once a label.
-        pairs = [(prompt, label) for prompt, row in zip(prompts, labels, strict=True) for label in row]
-        return _grouped(score_answers(scorable, pairs, batch_size=batch_size), labels)
     results: list[list[float]] = [[] for _ in prompts]
-    size = max(1, 4 * batch_size // max(map(len, labels), default=1))
-    equal = scorable.kind == "causal" and needs_equal_lengths(scorable)
-    with observing(scorable):
-        for batch in batches([len(p) for p in prompts], size, equal=equal):
-            encode = _choose_seq2seq if scorable.kind == "seq2seq" else _choose_causal
-            found = encode(scorable, [prompts[i] for i in batch], [labels[i] for i in batch])
-            for i, row in zip(batch, found, strict=True):
-                results[i] = row
+    for batch, rows in choices_in_batches(scorable, prompts, labels, batch_size=batch_size):
+        for i, row in zip(batch, rows, strict=True):
+            results[i] = row
     return results
+
+
+def choices_in_batches(
+    scorable: Scorable,
+    prompts: Sequence[Ids],
+    labels: Sequence[Sequence[Ids]],
+    *,
+    batch_size: int,
+    skip: Container[int] = (),
+) -> Iterator[tuple[list[int], list[list[float]]]]:
+    """As `score_choices`, a batch at a time.
+
+    Args:
+        skip: indices of prompts. A batch of such prompts alone is left out; all others come out as they would with it.
+
+    Yields:
+        The indices of a batch's prompts, and for each of them one sum a label.
+    """
+    choose, at_once = (_choose_seq2seq if scorable.kind == "seq2seq" else _choose_causal), 4 * batch_size
+    if scorable.kind == "seq2seq" and scorable.prepends == "tokens":
+        choose, at_once = _choose_paired, batch_size
+    size = max(1, at_once // max(map(len, labels), default=1))
+    equal = scorable.kind == "causal" and needs_equal_lengths(scorable)
+    for batch in batches([len(p) for p in prompts], size, equal=equal):
+        if not all(i in skip for i in batch):
+            with observing(scorable):
+                found = choose(scorable, [prompts[i] for i in batch], [labels[i] for i in batch])
+            yield batch, found
 
 
 def _nll(logits: torch.Tensor, ids: Ids) -> float:
@@ -139,6 +158,12 @@ def _choose_seq2seq(scorable: Scorable, prompts: Sequence[Ids], labels: Sequence
         decoder_input_ids=decoder,
     ).logits
     return _grouped([_nll(row[: len(label)], label) for row, label in zip(logits, flat, strict=True)], labels)
+
+
+def _choose_paired(scorable: Scorable, prompts: Sequence[Ids], labels: Sequence[Sequence[Ids]]) -> list[list[float]]:
+    """Virtual tokens enter the encoder through the whole model alone, so it runs once a label."""
+    pairs = [(prompt, label) for prompt, row in zip(prompts, labels, strict=True) for label in row]
+    return _grouped(score_answers(scorable, pairs, batch_size=len(pairs)), labels)
 
 
 def _flat(labels: Sequence[Sequence[Ids]]) -> tuple[list[int], list[Ids]]:

@@ -29,6 +29,7 @@ ORDER = (
     ("architecture", "weights"),
     ("base",),
     ("adapter_folder",),
+    ("saved",),
     ("data",),
     ("setting",),
     ("training",),
@@ -40,6 +41,7 @@ ORDER = (
     ("check", "rescore"),
     ("comparison",),
     ("export",),
+    ("serve",),
     ("listing", "doctor"),
     ("cli", "api"),
     ("__main__",),
@@ -60,6 +62,9 @@ DOORWAYS = {
     "rich": ("tuner/console.py", "tuner/report/terminal.py", "tuner/comparison/live.py"),
     "optuna": ("tuner/comparison/search.py",),
     "gguf": ("tuner/export/",),
+    "fastapi": ("tuner/serve/server.py", "tuner/serve/completions.py"),
+    "starlette": ("tuner/serve/server.py", "tuner/serve/completions.py"),
+    "uvicorn": ("tuner/serve/server.py",),
     "argparse": ("tuner/cli.py", "recipes/embedded/"),
 }
 

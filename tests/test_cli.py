@@ -67,7 +67,7 @@ def test_answers_go_to_stdout(call, arguments):
     [
         (("rnu", "quickstart"), "did you mean `inlay run`?"),
         (("wrong.yaml",), "did you mean `inlay run wrong.yaml`?"),
-        (("frobnicate",), "one of run, check, eval, compare, report, ls"),
+        (("frobnicate",), "one of run, check, eval, compare, export, chat, generate, serve, report, ls"),
         (("run",), "RECIPE"),
         (("run", "quickstrat"), "did you mean `quickstart`?"),
         (("run", "quickstart", "--outptu", "x"), "--outptu"),

@@ -65,6 +65,7 @@ def test_x20_doctor_asks_for_the_versions_that_the_package_asks_for():
         *extras["tensorboard"],
         *extras["wandb"],
         *extras["trackio"],
+        *extras["serve"],
     ]:
         name, versions = re.fullmatch(r"([\w-]+)(.*)", requirement).groups()
         wanted[name] = versions

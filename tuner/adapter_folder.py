@@ -16,6 +16,7 @@ from inlay.tuner.recipe import Adapter, Recipe
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASE, RUN = "base.json", "run.json"
+PEFT_BASE = "base_model_name_or_path"  # in adapter_config.json
 
 
 def find(target: Path) -> Path | None:
@@ -88,6 +89,20 @@ def continued(recipe: Recipe) -> tuple[Recipe, Path | None]:
     return saved, folder
 
 
+def settled(folder: Path) -> Adapter:
+    """The method of the adapter in `folder`, with the options that its own configuration settles.
+
+    Raises:
+        RequestError: the adapter is of no known method.
+    """
+    with explained(f"the adapter in `{folder}` cannot be used", ValueError):
+        method, options = adapters.recognize(folder)
+        try:
+            return Adapter.model_validate({"method": method, **_plain(options)})
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"]) from error
+
+
 def weights_sha256(folder: Path) -> str:
     """Of the adapter's weights file; empty where it has none."""
     path = folder / WEIGHTS
@@ -98,6 +113,20 @@ def write_base(folder: Path, base: Base) -> None:
     """Notes beside an adapter on which base it was trained."""
     noted = {"model": base.files.name, "sha256": base.sha256, "quantization": str(base.quantization)}
     (folder / BASE).write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
+
+
+def noted_base(folder: Path) -> tuple[str | None, str]:
+    """The base that is noted beside an adapter, here or by PEFT, and how it was quantized; None and empty where that is
+    not noted.
+
+    Raises:
+        RequestError: the note is damaged.
+    """
+    name, keys = (BASE, ("model", "quantization")) if (folder / BASE).is_file() else (CONFIG, (PEFT_BASE, ""))
+    with explained(f"{folder / name} is damaged", ValueError, AttributeError):
+        noted = json.loads((folder / name).read_text(encoding="utf-8"))
+        model, quantization = (noted.get(key) for key in keys)
+    return str(model) if model else None, str(quantization or "")
 
 
 def refuse_other_base(folder: Path, files: ModelFiles) -> None:

@@ -15,9 +15,12 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from inlay.tuner.problems import Failure, Interrupted, MachineError, Problem, RequestError
+
+if TYPE_CHECKING:
+    from inlay.tuner.serve.decoding import Wishes
 
 _DEFAULT_TASK = "summarization"
 
@@ -155,16 +158,31 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     export.add_argument("target", metavar="TARGET", help="a run, or the folder of an adapter made elsewhere")
     export.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to write")
     export.add_argument("--format", choices=("merged", "gguf"), default="merged", help="a plain model, or a GGUF file")
-    kinds = ("bf16", "fp16", "fp32", "q8_0")
-    export.add_argument("--dtype", choices=kinds, default="bf16", help="of the weights (bf16); q8_0 of GGUF alone")
+    help = "of the weights: bf16, fp16, fp32, and q8_0 of GGUF alone (bf16)"
+    export.add_argument("--dtype", choices=("bf16", "fp16", "fp32", "q8_0"), default="bf16", help=help)
     help = "of a run: merge into the `dequantized` weights, or the `original` ones; of an adapter: its base"
     export.add_argument("--base", metavar="BASE", help=help)
     export.add_argument("--quantize", choices=("4bit",), help="quantize the merged model again")
     export.add_argument("--recipe", metavar="RECIPE", help="of an adapter: whose rows it is proved on (embedded ones)")
-    help = "write the export although the proof finds it to be another model, and keep the numbers in its card"
-    export.add_argument("--accept-drift", action="store_true", help=help)
+    export.add_argument("--accept-drift", action="store_true", help="write it even where the proof fails, and say so")
     export.add_argument("--overwrite", action="store_true", help="replace a folder that is not empty")
     _add_set(export)
+
+    chat = add("chat", "talk to a run, an adapter or a model, at a terminal or through pipes", _chat)
+    _add_target(chat)
+
+    generate = add("generate", "answer every row of a file", _generate)
+    _add_target(generate)
+    generate.add_argument("--input", type=Path, required=True, metavar="FILE", help="rows: the run's own, or a prompt")
+    generate.add_argument("--output", type=Path, required=True, metavar="FILE", help="a new file, JSON lines")
+
+    serve = add("serve", "answer over HTTP, as OpenAI's API does: runs of one base, or a model", _serve)
+    serve.add_argument("targets", nargs="+", metavar="TARGET", help="runs or adapters of one base, or a model")
+    serve.add_argument("--base", metavar="MODEL", help="their base, where it is elsewhere now")
+    serve.add_argument("--host", default="127.0.0.1", help="where it listens (127.0.0.1: this machine alone)")
+    serve.add_argument("--port", type=int, default=8000, metavar="N", help="8000; 0 takes a free one")
+    help = "requests at once, with those that wait (512)"
+    serve.add_argument("--concurrency", type=int, default=512, metavar="N", help=help)
 
     report = add("report", "draw the page of a run or a comparison again and print its table", _report)
     report.add_argument("run", metavar="RUN", help="a run's or comparison's folder, or its name under runs/")
@@ -190,6 +208,17 @@ def _add_debug(parser: argparse.ArgumentParser) -> None:
 def _add_set(parser: argparse.ArgumentParser) -> None:
     help = "put another value into the recipe: `--set train.max_steps=50`; may be repeated"
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C", help=help)
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    """What answers, and how it decodes."""
+    parser.add_argument("target", metavar="TARGET", help="a run, an adapter's folder, or a model")
+    parser.add_argument("--base", metavar="MODEL", help="the base of an adapter, where it is elsewhere now")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="longest reply (the run's own)")
+    parser.add_argument("--temperature", type=float, metavar="T", help="draw replies; 0 takes the likeliest tokens")
+    parser.add_argument("--top-p", type=float, metavar="P", help="draw among the likeliest of this share in all")
+    parser.add_argument("--top-k", type=int, metavar="K", help="draw among so many")
+    parser.add_argument("--seed", type=int, metavar="N", help="of what is drawn")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -221,15 +250,13 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _eval(options: argparse.Namespace) -> None:
-    from inlay.tuner import listing, recipe
+    from inlay.tuner import recipe
 
-    target = options.target
-    run = listing.run_named(target)
     loaded = recipe.load(options.recipe, options.overrides) if options.recipe else None
 
     from inlay.tuner.rescore import rescore
 
-    _show(rescore(str(run or target), recipe=loaded, overrides=options.overrides, base=options.base))
+    _show(rescore(_named(options.target), recipe=loaded, overrides=options.overrides, base=options.base))
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -254,19 +281,56 @@ def _export(options: argparse.Namespace) -> None:
 
     from inlay.tuner.export import Order, export, told
 
+    alike = ("to", "dtype", "base", "recipe", "accept_drift", "overwrite")
     order = Order(
         target=target,
-        to=options.to,
         form=options.format,
-        dtype=options.dtype,
-        base=options.base,
         four_bit=options.quantize == "4bit",
-        recipe=options.recipe,
         overrides=tuple(options.overrides),
-        accept_drift=options.accept_drift,
-        overwrite=options.overwrite,
+        **{name: getattr(options, name) for name in alike},
     )
     print(told(export(order)))
+
+
+def _chat(options: argparse.Namespace) -> int:
+    from inlay.tuner.serve.chat import chat
+
+    answered = chat(_named(options.target), base=options.base, wishes=_wishes(options))
+    return 0 if answered else 1
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from inlay.tuner.serve.generate import generate
+
+    print(
+        generate(
+            _named(options.target),
+            input=options.input,
+            output=options.output,
+            base=options.base,
+            wishes=_wishes(options),
+        )
+    )
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from inlay.tuner.serve.server import serve
+
+    names = [_named(target) for target in options.targets]
+    serve(names, base=options.base, host=options.host, port=options.port, most=options.concurrency)
+
+
+def _named(target: str) -> str:
+    """The folder of the run of that name, or what was typed."""
+    from inlay.tuner import listing
+
+    return str(listing.run_named(target) or target)
+
+
+def _wishes(options: argparse.Namespace) -> Wishes:
+    from inlay.tuner.serve.decoding import Wishes
+
+    return Wishes(options.max_new_tokens, options.temperature, options.top_p, options.top_k, options.seed)
 
 
 def _report(options: argparse.Namespace) -> int | None:

@@ -96,6 +96,7 @@ GROUPS = (
         ),
     ),
     Group("write GGUF files", (Library("gguf", ">=0.18"),), core=False, extra="gguf"),
+    Group("serve", (Library("fastapi", ">=0.115"), Library("uvicorn", ">=0.34")), core=False, extra="serve"),
     Group("BLEU of Japanese", (Library("mecab-python3", ""), Library("ipadic", "")), core=False, extra="ja"),
     Group("follow runs in TensorBoard", (Library("tensorboard", ">=2.20"),), core=False, extra="tensorboard"),
     Group("follow runs in Weights & Biases", (Library("wandb", ">=0.20"),), core=False, extra="wandb"),

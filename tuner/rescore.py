@@ -6,18 +6,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from inlay.adapters import Adapted, names
-from inlay.tuner import adapter_folder, benchmark
-from inlay.tuner.base import Base
+from inlay.tuner import adapter_folder, benchmark, saved
 from inlay.tuner.console import Progressing, hushed
 from inlay.tuner.environment import describe
-from inlay.tuner.problems import RequestError, explained
+from inlay.tuner.problems import RequestError
 from inlay.tuner.recipe import Adapter, Recipe, load, recipe_hash, resolved_yaml
 from inlay.tuner.records import DataRecord, RunRecord
 from inlay.tuner.report import read_record, write_page
 from inlay.tuner.run import adapter_record, base_record, begin, labelled
 from inlay.tuner.run_directory import RunDirectory, free_path
-from inlay.tuner.setting import Setting, survey
+from inlay.tuner.setting import survey
 from inlay.tuner.signals import StopRequest
 
 
@@ -38,7 +36,7 @@ def rescore(target: str, *, recipe: Recipe | str | Path | None, overrides: Seque
     """
     started = time.time()
     show = Progressing()
-    run, adapter = _find(Path(target))
+    run, adapter = saved.find(Path(target))
     own = recipe is None
     if not isinstance(recipe, Recipe):
         recipe = load(recipe, overrides) if recipe else _own_recipe(run, target, overrides)
@@ -60,7 +58,7 @@ def rescore(target: str, *, recipe: Recipe | str | Path | None, overrides: Seque
             folder.update(
                 base=base_record(setting, opened), data=setting.data.record, environment=describe(opened.device)
             )
-            adapted = _load(setting, opened, adapter)
+            adapted = saved.open_adapter(setting.method, setting.facts, opened, adapter)
             if adapter:
                 folder.update(adapter=adapter_record(setting, setting.method.continued(setting.facts), adapter))
             trained = adapter is not None and setting.method.continued(setting.facts) > 0
@@ -77,23 +75,12 @@ def rescore(target: str, *, recipe: Recipe | str | Path | None, overrides: Seque
     return folder.path
 
 
-def _find(target: Path) -> tuple[Path | None, Path | None]:
-    """The run and the adapter folder that `target` names, if it names one."""
-    adapter = adapter_folder.find(target)
-    if adapter is None:
-        return None, None
-    run = adapter.absolute().parent if adapter == target else target
-    return (run if (run / "run.json").is_file() else None), adapter
-
-
 def _own_recipe(run: Path | None, target: str, overrides: Sequence[str]) -> Recipe:
     if run is None:
         raise RequestError(
             f"`{target}` is not a run, so it brings no recipe", help="say what to measure with --recipe RECIPE"
         )
-    # inlay wrote this file itself, from paths that the user had given on the command line.
-    # What its training began with may be gone: the adapter that came of it holds it.
-    return load(run / "recipe.yaml", [*overrides, "adapter.start_from=null"], anywhere=True)
+    return saved.own_recipe(run, overrides)
 
 
 def _with_base(recipe: Recipe, model: str | None) -> Recipe:
@@ -110,17 +97,6 @@ def _from_nothing(recipe: Recipe) -> Recipe:
 
 def _without_adapter(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"adapter": Adapter.model_validate({"method": "none"})})
-
-
-def _load(setting: Setting, base: Base, adapter: Path | None) -> Adapted:
-    if adapter is None:
-        return setting.method.attach(base.model, setting.facts, seed=0, steps=0)
-    with explained(f"the adapter in `{adapter}` does not fit", ValueError, help=_fit_help(setting)):
-        return setting.method.load(adapter, base.model, setting.facts)
-
-
-def _fit_help(setting: Setting) -> str:
-    return f"the recipe says {setting.recipe.adapter.method}; known methods: {', '.join(names())}"
 
 
 def _tell_other_data(record: RunRecord, now: DataRecord, show: Progressing) -> None:

@@ -77,8 +77,7 @@ class Setting:
     @property
     def pad_id(self) -> int:
         """What batches are filled up with; never read, never a label."""
-        pad = self.tokenizer.pad_token_id
-        return int(pad if pad is not None else self.tokenizer.eos_token_id)
+        return self.renderer.pad_id
 
     def adapted_as(self, recipe: Recipe) -> Setting:
         """This setting with the adapter, the seed and the training options of `recipe`, which shares all else with this

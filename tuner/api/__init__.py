@@ -17,7 +17,20 @@ if TYPE_CHECKING:
     from inlay.tuner.recipe import Recipe
 
 __version__ = "0.1.0"
-__all__ = ["check", "compare", "doctor", "evaluate", "export", "init", "load_recipe", "ls", "report", "run", "schema"]
+__all__ = [
+    "check",
+    "compare",
+    "doctor",
+    "evaluate",
+    "export",
+    "generate",
+    "init",
+    "load_recipe",
+    "ls",
+    "report",
+    "run",
+    "schema",
+]
 
 
 def run(
@@ -183,6 +196,50 @@ def evaluate(
 
     loaded = None if recipe is None else _recipe(recipe, overrides)
     return rescore(str(run_named(str(target)) or target), recipe=loaded, overrides=overrides, base=base)
+
+
+def generate(
+    target: str | Path,
+    *,
+    input: str | Path,
+    output: str | Path,
+    base: str | None = None,
+    max_new_tokens: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    seed: int | None = None,
+) -> Path:
+    """Answers every row of a file; stopped and asked again, it goes on where it was.
+
+    Args:
+        target: a run's folder, an adapter's folder, or a model.
+        input: rows with the run's own columns, or `messages`, or `prompt`.
+        output: must not exist; JSON lines with `line`, `id`, `prediction` and `finished`, in the order of the input.
+        base: the base of an adapter or run, where it is elsewhere now.
+        max_new_tokens: longest answer; the run's own by default, as all that follows.
+        temperature: above 0, answers are drawn; 0 takes the likeliest token each time.
+        top_p: draw among the likeliest tokens of this share in all.
+        top_k: draw among so many tokens.
+        seed: of what is drawn.
+
+    Returns:
+        `output`.
+
+    Raises:
+        inlay.tuner.problems.Failure: its subclass and its problems say what went wrong.
+    """
+    from inlay.tuner.listing import run_named
+    from inlay.tuner.serve.decoding import Wishes
+    from inlay.tuner.serve.generate import generate as answer_all
+
+    return answer_all(
+        str(run_named(str(target)) or target),
+        input=Path(input),
+        output=Path(output),
+        base=base,
+        wishes=Wishes(max_new_tokens, temperature, top_p, top_k, seed),
+    )
 
 
 def report(run: str | Path) -> Path:

@@ -242,7 +242,7 @@ def _fit_all(
             tally.longest = max(tally.longest, length)
             if limit is not None and length > limit:
                 shorten = functools.partial(make, name=name)
-                cut = _cut(task, row.values, shorten, limit) if recipe.task.truncate else None
+                cut = cut_to_fit(task, row.values, shorten, limit) if recipe.task.truncate else None
                 if cut is None:
                     tally.left_out += 1
                     continue
@@ -261,10 +261,14 @@ def _fit_all(
     return kept
 
 
-def _cut(
+def cut_to_fit(
     task: Task, values: Values, make: Callable[[Values], tuple[list[Made], int]], limit: int
 ) -> list[Made] | None:
-    """What is made of the longest cut of the row that fits, found by halving the share that is kept."""
+    """What is made of the longest cut of the row that fits, found by halving the share that is kept; None if none does.
+
+    Args:
+        make: of a row's values, and their length in tokens.
+    """
     low, high, best = 0.0, 1.0, None
     for _ in range(HALVINGS):
         share = (low + high) / 2

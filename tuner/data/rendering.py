@@ -98,6 +98,12 @@ class Renderer:
         """The tokenizer puts a start token before a text."""
         return bool(self._bos)
 
+    @property
+    def pad_id(self) -> int:
+        """What batches are filled up with; never read, never a label."""
+        pad = self.tokenizer.pad_token_id
+        return self._eos if pad is None else int(pad)
+
     def prompt_ids(self, turns: Sequence[Turn]) -> tuple[int, ...]:
         """What the model reads before it answers; for a sequence-to-sequence model, the encoder's tokens."""
         if self.kind == "seq2seq":
@@ -116,6 +122,10 @@ class Renderer:
             ended = self._stop(self._plain_ids(piece.end)) is not None
             text += piece.header + piece.answer + ("" if ended else eos) + piece.end
         return text + pieces[-1].header
+
+    def opening_ids(self, text: str) -> tuple[int, ...]:
+        """What a causal model reads of a text that it is to go on with: no end of text behind it."""
+        return self._text_ids(text)[:-1]
 
     def answer_ids(self, turns: Sequence[Turn], answer: str) -> tuple[int, ...]:
         """The tokens of `answer` after these turns, up to and with the token that ends it."""

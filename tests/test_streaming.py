@@ -1,0 +1,106 @@
+"""A reply that is told token by token is the reply that is generated whole."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import scorables
+import torch
+
+from inlay import adapters
+from inlay.eval import Decoding
+from inlay.eval.generate import generate, in_batches, stream
+from inlay.eval.several import can_write, write_several
+
+GREEDY = Decoding(max_new_tokens=8)
+DRAWN = Decoding(max_new_tokens=8, do_sample=True, temperature=1.5, top_k=50, seed=4)
+BEAMS = Decoding(max_new_tokens=8, num_beams=3)
+PENALIZED = Decoding(max_new_tokens=8, repetition_penalty=1.3)
+PROMPT = scorables.ids(3, (9, 20))[1]
+NEVER = (511,)
+
+
+def told(scorable, decoding, stop_ids=NEVER) -> list[int]:
+    heard: list[int] = []
+    assert stream(scorable, PROMPT, decoding, stop_ids=stop_ids, heard=heard.append) == heard
+    return heard
+
+
+@pytest.mark.parametrize("decoding", [GREEDY, DRAWN, BEAMS, PENALIZED], ids=Decoding.signature)
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "t5"])
+@pytest.mark.parametrize("name", ["none", "lora", "prefix", "prompt", "bottleneck"])
+def test_what_is_told_is_what_is_generated(name, shape, decoding, tiny_models):
+    scorable = scorables.scorable(tiny_models(shape), name)
+    (whole,) = generate(scorable, [PROMPT], decoding, stop_ids=NEVER, batch_size=1)
+    assert told(scorable, decoding) == whole
+    assert len(whole) == 8
+    stop = whole[3]
+    (ended,) = generate(scorable, [PROMPT], decoding, stop_ids=(stop,), batch_size=1)
+    assert told(scorable, decoding, stop_ids=(stop,)) == ended
+    assert ended[-1] == stop or len(ended) == 8
+
+
+@pytest.mark.parametrize("name", adapters.names())
+def test_a_listener_that_ends_a_reply_leaves_the_model_as_it_was(name, tiny_models):
+    scorable = scorables.scorable(tiny_models("llama"), name)
+    expected = told(scorable, GREEDY)
+    modes = [module.training for module in scorable.model.modules()]
+    for decoding in (GREEDY, DRAWN):
+        heard: list[int] = []
+
+        def enough(token: int, heard: list[int] = heard) -> None:
+            heard.append(token)
+            if len(heard) == 3:
+                raise KeyboardInterrupt
+
+        state = torch.random.get_rng_state()
+        with pytest.raises(KeyboardInterrupt):
+            stream(scorable, PROMPT, decoding, stop_ids=NEVER, heard=enough)
+        assert len(heard) == 3
+        assert torch.equal(torch.random.get_rng_state(), state)
+    assert [module.training for module in scorable.model.modules()] == modes
+    assert torch.is_grad_enabled()
+    assert told(scorable, GREEDY) == expected
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "gemma2"])
+@pytest.mark.parametrize("name", ["none", "lora", "prefix", "prompt", "bottleneck"])
+def test_each_of_several_replies_is_what_it_is_alone(name, shape, tiny_models):
+    scorable = scorables.scorable(tiny_models(shape), name)
+    if not can_write(scorable, GREEDY):
+        pytest.skip("prompts of different lengths cannot be read together")
+    prompts = scorables.ids(6, (3, 40))
+    decodings = [GREEDY, DRAWN, dataclasses.replace(GREEDY, max_new_tokens=3), DRAWN, GREEDY, DRAWN]
+
+    def several(rows: list[int], stop_ids=NEVER, enough: int = 99) -> list[list[int]]:
+        written: list[list[int]] = [[] for _ in rows]
+
+        def heard(row: int, token: int) -> bool:
+            written[row].append(token)
+            return len(written[row]) < enough
+
+        some = [prompts[i] for i in rows], [decodings[i] for i in rows]
+        write_several(scorable, *some, stop_ids=stop_ids, heard=heard)
+        return written
+
+    together = several(list(range(6)))
+    assert together == [several([i])[0] for i in range(6)]
+    greedy = generate(scorable, [prompts[i] for i in (0, 2, 4)], GREEDY, stop_ids=NEVER, batch_size=1)
+    assert [together[0], together[2], together[4]] == [greedy[0], greedy[1][:3], greedy[2]]
+    assert len(set(map(tuple, together))) == 6
+    assert several(list(range(6)), enough=2) == [row[:2] for row in together]
+    stop = together[1][4]
+    assert several([0, 1], stop_ids=(stop,))[1] == together[1][: together[1].index(stop) + 1]
+
+
+@pytest.mark.parametrize("decoding", [GREEDY, DRAWN], ids=Decoding.signature)
+def test_batches_that_are_skipped_change_no_other(decoding, tiny_models):
+    scorable = scorables.scorable(tiny_models("llama"))
+    prompts = scorables.ids(11, (3, 40))
+    decoding = dataclasses.replace(decoding, max_new_tokens=4)
+    all_at_once = list(in_batches(scorable, prompts, decoding, stop_ids=NEVER, batch_size=3))
+    assert len(all_at_once) == 4
+    skip = {*all_at_once[0][0], *all_at_once[2][0], all_at_once[1][0][0]}
+    some = list(in_batches(scorable, prompts, decoding, stop_ids=NEVER, batch_size=3, skip=skip))
+    assert some == [all_at_once[1], all_at_once[3]]
