@@ -195,6 +195,14 @@ def test_wrong_requests_get_the_errors_of_that_api(change, status, code, words, 
     assert words in refused.value.body["message"]
 
 
+def test_a_completion_that_is_too_long_says_so_of_its_prompt(client):
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.completions.create(model="dialogue", prompt=answering.LENGTHY)
+    assert (refused.value.body["code"], refused.value.body["param"]) == ("context_length_exceeded", "prompt")
+    with pytest.raises(openai.BadRequestError, match="the prompt is empty"):
+        client.completions.create(model="dialogue", prompt="")
+
+
 def raw(address: str, request: bytes) -> tuple[int, dict]:
     """What a request of these bytes gets: status and body."""
     host, port = re.search(r"//(.*):(\d+)", address).groups()

@@ -169,6 +169,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     _add_set(export)
 
     chat = add("chat", "talk to a run, an adapter or a model, at a terminal or through pipes", _chat)
+    chat.epilog = "Through pipes: a line in, a line out; a reply's own line breaks are written as \\n."
     _add_target(chat)
 
     generate = add("generate", "answer every row of a file", _generate)

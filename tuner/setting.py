@@ -235,9 +235,9 @@ def _refuse_long_examples(recipe: Recipe, renderer: Renderer, data: Prepared, li
     if not data.shown or limits.context is None:
         return
     measured = data.examples[recipe.eval.split]
-    longest = max(example_length(renderer, behind(renderer, data.shown, e), limits) for e in measured)
+    longest = max(example_length(renderer, behind(renderer, data.shown, e), limits.new_tokens) for e in measured)
     if longest > limits.context:
-        alone = max(example_length(renderer, example, limits) for example in measured)
+        alone = max(example_length(renderer, example, limits.new_tokens) for example in measured)
         raise RequestError(
             Problem(
                 f"{recipe.eval.few_shot} examples in context make the longest row {longest} tokens; without them it "

@@ -194,17 +194,20 @@ def _fit_examples(
 ) -> tuple[Example, ...]:
     def make(values: Values, name: str) -> tuple[list[Example], int]:
         examples = task.examples(values, name, training=False)
-        return examples, max(example_length(renderer, example, limits) for example in examples)
+        return examples, max(example_length(renderer, example, limits.new_tokens) for example in examples)
 
     made = _fit_all(recipe, task, rows, make, limits.context, tally)
-    tally.tokens = sum(example_length(renderer, example, limits) for example in made)
+    tally.tokens = sum(example_length(renderer, example, limits.new_tokens) for example in made)
     return tuple(made)
 
 
-def example_length(renderer: Renderer, example: Example, limits: Limits) -> int:
+def example_length(renderer: Renderer, example: Example, new_tokens: int) -> int:
     """Tokens of the prompt and of the longest thing that stands behind it in the benchmark.
 
     An encoder's prompt and a decoder's answer do not share a context: there, the longer of the two.
+
+    Args:
+        new_tokens: room that generation needs behind a prompt.
     """
     if isinstance(example, Text):
         return sum(len(scored) for _, scored in renderer.windows(example.text))
@@ -212,7 +215,7 @@ def example_length(renderer: Renderer, example: Example, limits: Limits) -> int:
     if isinstance(example, Choice):
         behind = max(len(renderer.answer_ids(example.turns, label)) for label in example.labels)
     else:
-        behind = max(len(renderer.answer_ids(example.turns, example.answer)), limits.new_tokens)
+        behind = max(len(renderer.answer_ids(example.turns, example.answer)), new_tokens)
     return max(prompt, behind) if renderer.kind == "seq2seq" else prompt + behind
 
 

@@ -148,7 +148,7 @@ class Talk:
         if forgotten > self._forgotten:
             more = forgotten - self._forgotten
             self._screen.note(
-                f"the conversation is longer than the {self._target.limits.context} tokens that this model reads: "
+                f"the conversation is longer than the {self._target.context} tokens that this model reads: "
                 f"its oldest {more} turns are left out from here on"
             )
             self._forgotten = forgotten

@@ -217,7 +217,7 @@ def _request(asked: wire.Asked, target: Target, example: Example, tell: Callable
     prompt = prompt_ids(target.renderer, example)
     if not prompt:
         raise RequestError("the prompt is empty")
-    decoding, context = _decoding(asked, target), target.limits.context
+    decoding, context = _decoding(asked, target), target.context
     if context is not None:
         room = context if target.facts.kind == "seq2seq" else context - len(prompt)
         if asked.longest is None:
@@ -225,7 +225,7 @@ def _request(asked: wire.Asked, target: Target, example: Example, tell: Callable
         if len(prompt) > context or decoding.max_new_tokens > room:
             message = f"this model reads {context} tokens; the prompt has {len(prompt)}, and the reply may have "
             message += str(decoding.max_new_tokens)
-            raise Refusal(400, message, code="context_length_exceeded", param="messages")
+            raise Refusal(400, message, code="context_length_exceeded", param=asked.subject)
     return Request(asked.model, example, prompt, decoding, asked.until, tell)
 
 

@@ -18,7 +18,6 @@ from inlay.tuner import adapter_folder, saved
 from inlay.tuner import base as base_models
 from inlay.tuner.base import Base, Quantization
 from inlay.tuner.data import tasks
-from inlay.tuner.data.prepared import Limits
 from inlay.tuner.data.rendering import Renderer
 from inlay.tuner.data.tasks import Task
 from inlay.tuner.model_files import ModelFiles, locate
@@ -65,10 +64,9 @@ class Target:
     batch_size: int
 
     @property
-    def limits(self) -> Limits:
-        """How many tokens there are for prompt and answer."""
-        context = _context(self.facts, self.method)
-        return Limits(training=context or 0, context=context, new_tokens=self.decoding.max_new_tokens)
+    def context(self) -> int | None:
+        """Tokens for prompt and answer together; None where there is no limit."""
+        return _context(self.facts, self.method)
 
     @property
     def plain_layers(self) -> tuple[str, ...]:
@@ -210,7 +208,7 @@ def _located(known: _Known, *, movable: bool) -> ModelFiles:
 
 
 def _context(facts: Facts, method: Method) -> int | None:
-    """Tokens for prompt and answer together; None where there is no limit."""
+    """What is left of the base's context beside what the adapter prepends."""
     return None if facts.context is None else facts.context - method.prepended
 
 

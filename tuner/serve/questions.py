@@ -85,11 +85,11 @@ class Questions:
 
     def fitting(self, example: Example) -> Example | TooLong:
         """The example, or by how much it is too long."""
-        length, limits = self._length([example]), self._target.limits
-        if limits.context is None or length <= limits.context:
+        length, context = self._length([example]), self._target.context
+        if context is None or length <= context:
             return example
         prompt = len(prompt_ids(self._target.renderer, example))
-        return TooLong(prompt, limits.context - (length - prompt))
+        return TooLong(prompt, context - (length - prompt))
 
     @property
     def _field(self) -> str | None:
@@ -146,7 +146,7 @@ class Questions:
 
     def _fitted(self, row: Row) -> list[Example | TooLong]:
         """The examples of the row, its document cut where it is too long and the recipe says so."""
-        task, context = self._task, self._target.limits.context
+        task, context = self._task, self._target.context
         assert task is not None
 
         def make(values: Mapping[str, object]) -> tuple[list[Example], int]:
@@ -160,11 +160,11 @@ class Questions:
 
     def _length(self, examples: Sequence[Example]) -> int:
         """Tokens of the longest of them with its answer."""
-        render, limits = self._target.renderer, self._target.limits
+        render, new_tokens = self._target.renderer, self._target.decoding.max_new_tokens
         return max(
-            len(render.opening_ids(e.text)) + limits.new_tokens
+            len(render.opening_ids(e.text)) + new_tokens
             if isinstance(e, Text)
-            else example_length(render, e, limits)
+            else example_length(render, e, new_tokens)
             for e in examples
         )
 

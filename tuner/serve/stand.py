@@ -16,7 +16,7 @@ from inlay.tuner.serve.opened import Target, open_base
 
 
 def side_by_side(targets: Sequence[Target]) -> dict[str, Target]:
-    """The targets by name, and the base that they share, as it is, by its own.
+    """The targets by name, and the base that they share, as it is, by its own name where no target has it.
 
     Raises:
         RequestError: they stand on different bases, or two have one name.
@@ -75,7 +75,8 @@ class Stand:
             self._on.enter_context(plain_layers(self._base, target.plain_layers))
             adapted = saved.open_adapter(target.method, target.facts, self._base, target.adapter)
         except BaseException:
-            self._base = None  # what was begun may have changed it
+            self._on.pop_all()  # nothing is put back: what was begun may have changed the base,
+            self._base = None  # so it is opened afresh
             raise
         self._on.callback(self._detach, adapted)
         self._name, self._scorable = name, target.scorable(adapted)

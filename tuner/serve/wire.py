@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -47,6 +47,8 @@ class StreamOptions(_Part):
 class Asked(_Part):
     """What requests of both kinds hold. Without `temperature`, a model answers as its recipe says, else greedily."""
 
+    subject: ClassVar[str]  # the field that holds what is asked
+
     model: str
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
@@ -79,6 +81,8 @@ class Asked(_Part):
 class ChatAsked(Asked):
     """A request for the next message of a conversation."""
 
+    subject = "messages"
+
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: Literal[False] | None = None
@@ -90,6 +94,8 @@ class ChatAsked(Asked):
 
 class CompletionAsked(Asked):
     """A request to go on with a text as it stands, or with several."""
+
+    subject = "prompt"
 
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=64)]
     echo: Literal[False] | None = None
