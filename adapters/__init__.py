@@ -29,10 +29,11 @@ Kind = Literal["causal", "seq2seq"]
 
 @dataclass(frozen=True)
 class Linear:
-    """One linear layer of the base: `in_features` -> `out_features`."""
+    """One linear layer of the base: `in_features` -> `out_features`, with a bias or without."""
 
     in_features: int
     out_features: int
+    bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ class Method(ABC):
         kinds: the kinds of base that it works on.
         prepends: `nothing`; `tokens` before the embedded text; `keys` before each layer's keys and values.
         needs_float_weights: its target layers must be plain linear layers, so they are dequantized first.
-        identity: the adapted model equals the base before the first step.
+        identity: the adapted model equals the base before the first step (up to rounding, where LoRA starts from the
+            base's own weights).
         mergeable: the trained adapter can be written into the base's weights.
         convertible: PEFT can turn the trained adapter into one of LoRA, near to it.
         checkpointing: it trains under activation checkpointing.
