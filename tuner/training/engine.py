@@ -118,7 +118,7 @@ def train(
     """
     seen = Seen()
     watch = _Watch(adapted, seen, validation, listener, stop)
-    with PeakMemory(device) as peak:
+    with PeakMemory(device) as peak, followed(options.report_to):
         trainer = _Engine(
             model=adapted.model,
             args=_arguments(options, folder, name, seed, learning_rate, device),
@@ -128,12 +128,7 @@ def train(
         )
         trainer.attach_rows(adapted, rows, seed, seen)
         trainer.remove_callback(PrinterCallback)  # stdout is for the answer
-        with (
-            _checkpointed(adapted.model, options),
-            _noisy(adapted, options),
-            _explained_memory(options),
-            followed(options.report_to),
-        ):
+        with _checkpointed(adapted.model, options), _noisy(adapted, options), _explained_memory(options):
             trainer.train()
     best_step = watch.restore_best()
     return Trained(
