@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 ATTENTION = "self_attn"
-MODEL_TYPES = ("llama", "mistral")
 
 
 class LlamaAdapter(Method):
@@ -33,9 +32,10 @@ class LlamaAdapter(Method):
 
     title: ClassVar[str] = "LLaMA-Adapter"
     paper: ClassVar[str] = "Zhang et al. 2023, arXiv:2303.16199"
-    place: ClassVar[str] = "attention of Llama, Mistral"
+    place: ClassVar[str] = "every attention"
     learning_rate: ClassVar[float] = 9e-3
     kinds: ClassVar[tuple[Kind, ...]] = ("causal",)
+    model_types: ClassVar[tuple[str, ...]] = ("llama", "mistral")  # whose attention PEFT's layer computes a second time
     peft_type: ClassVar[str] = "ADAPTION_PROMPT"
     size: ClassVar[str] = "adapter_len"
     sizes: ClassVar[Sequence[int]] = range(1, 4097)
@@ -61,11 +61,6 @@ class LlamaAdapter(Method):
     def refusal(self, facts: Facts, training: Training) -> str | None:
         if reason := super().refusal(facts, training):
             return reason
-        if facts.model_type not in MODEL_TYPES:
-            return (
-                f"{self.title} computes the attention of {' and '.join(MODEL_TYPES)} bases again; this one is "
-                f"{facts.model_type}: use prefix"
-            )
         if facts.bits == 16:
             return f"PEFT multiplies the fp32 prompts of {self.title} with 16-bit weights, which fails; use 4, 8 or 32"
         if self.options.adapter_layers is not None and self.options.adapter_layers > facts.layers:

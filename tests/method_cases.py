@@ -15,7 +15,6 @@ from inlay.adapters import Adapted, Facts
 from inlay.tuner import base, model_files
 
 SHAPES, BITS = ("llama", "gpt2", "gpt_neox", "t5"), (32, 4)
-REFUSED_SHAPES = {"llama_adapter": ("gpt2", "gpt_neox", "t5")}
 STARTS_NEAR = ("pissa", "olora")  # what LoRA starts with is taken off again: the base's function up to rounding
 FURTHER_OPTIONS = {
     "lora": (
@@ -73,12 +72,13 @@ class Case:
 
 def shapes_of(name: str) -> tuple[str, ...]:
     """The shapes that the method called `name` works on."""
-    return tuple(shape for shape in SHAPES if shape not in REFUSED_SHAPES.get(name, ()))
+    return tuple(shape for shape in SHAPES if name in methods_on(shape))
 
 
-def methods_on(shape: str) -> list[str]:
-    """The names of the methods that work on a base of this shape."""
-    return [name for name in adapters.names() if shape not in REFUSED_SHAPES.get(name, ())]
+@functools.cache
+def methods_on(shape: str) -> tuple[str, ...]:
+    """The names of the methods that work on a base of this shape, which is its model type."""
+    return tuple(name for name in adapters.names() if shape in (adapters.find(name).model_types or (shape,)))
 
 
 CASES = [

@@ -15,13 +15,13 @@ import pytest
 import torch
 from method_cases import (
     CASES,
-    REFUSED_SHAPES,
     SHAPES,
     Case,
     batch,
     contract,
     logits,
     loss_without_dropout,
+    methods_on,
     train,
     trainable,
 )
@@ -307,7 +307,9 @@ def test_initial_weights_depend_on_the_seed_alone(case, attach):
 
 
 @pytest.mark.parametrize("bits", [4, 8, 16, 32])
-@pytest.mark.parametrize(("name", "shape"), [(name, s) for name, shapes in REFUSED_SHAPES.items() for s in shapes])
+@pytest.mark.parametrize(
+    ("name", "shape"), [(n, shape) for shape in SHAPES for n in adapters.names() if n not in methods_on(shape)]
+)
 def test_a_shape_that_a_method_does_not_fit_is_refused_before_weights_load(name, shape, bits, tiny_models):
     facts = read_facts(read_config(locate(str(tiny_models(shape)))), bits)
     method = adapters.find(name)(adapters.find(name).Options())
