@@ -288,7 +288,10 @@ def test_s32_trains_under_activation_checkpointing_or_refuses_in_one_line(case, 
         assert len(calls) == 1 + checkpointing
         gradients.append({name: weight.grad for name, weight in trainable(adapted).items()})
     for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-5, rtol=1e-4)
+        # T5's decoder layers share the encoder's output and the position biases, whose gradients are summed in another
+        # order: up to 2e-5 where gradients are up to 29 (WaveFT), and 2e-14 where the same is computed in fp64.
+        atol = 1e-5 * max(1.0, gradient.abs().max().item())
+        torch.testing.assert_close(gradients[1][name], gradient, atol=atol, rtol=1e-4)
 
 
 @contract()
