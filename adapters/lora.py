@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from torch import nn
 
-_EDITS = "it takes a part out of the base's weights, which quantized layers cannot hold"
+_DATA = "it is computed from training data, which a method here does not see"
 STARTS_NOT_OFFERED = {
-    "corda": _EDITS,
-    "eva": "it is computed from training data, which a method here does not see",
+    "corda": _DATA,
+    "eva": _DATA,
     "false": "B at random makes the first forward pass another than the base's",
     "loftq": "it replaces the quantized weights by others, so scores with and without the adapter are of two bases",
-    "lora_ga": _EDITS,
-    "mica": _EDITS,
+    "lora_ga": _DATA,
+    "mica": "PEFT computes it from weights in floating point, which quantized layers do not hold",
     "orthogonal": "PEFT draws it in the dtype of the base's weights, which are integers on 4 bits",
     "pissa_niter": "its decomposition is drawn at random; use pissa",
 }
