@@ -64,7 +64,7 @@ class Lora(OnLinear):
         init_lora_weights: Literal[True, "gaussian", "pissa", "olora"] = Field(
             True,
             description="A at the start: true as in a linear layer (uniform), gaussian with std 1 / r; or A and B from "
-            "the base's weights: their largest singular values (pissa), or columns of Q and rows of R (olora)",
+            "the base's weights: their largest singular values (pissa, slow on a large base), or Q and R (olora)",
         )
 
         @field_validator("init_lora_weights", mode="before")
