@@ -29,10 +29,11 @@ Kind = Literal["causal", "seq2seq"]
 
 @dataclass(frozen=True)
 class Linear:
-    """One linear layer of the base: `in_features` -> `out_features`."""
+    """One linear layer of the base: `in_features` -> `out_features`, with a bias or without."""
 
     in_features: int
     out_features: int
+    bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,11 @@ class Method(ABC):
         learning_rate: used where the recipe names none.
         place: where it stands in the base unless told otherwise, in a few words.
         kinds: the kinds of base that it works on.
+        model_types: the architectures that it works on; empty where any of those kinds will do.
         prepends: `nothing`; `tokens` before the embedded text; `keys` before each layer's keys and values.
         needs_float_weights: its target layers must be plain linear layers, so they are dequantized first.
-        identity: the adapted model equals the base before the first step.
+        identity: the adapted model equals the base before the first step (up to rounding, where LoRA starts from the
+            base's own weights).
         mergeable: the trained adapter can be written into the base's weights.
         convertible: PEFT can turn the trained adapter into one of LoRA, near to it.
         checkpointing: it trains under activation checkpointing.
@@ -117,6 +120,7 @@ class Method(ABC):
     learning_rate: ClassVar[float]
     place: ClassVar[str]
     kinds: ClassVar[tuple[Kind, ...]] = ("causal", "seq2seq")
+    model_types: ClassVar[tuple[str, ...]] = ()
     prepends: ClassVar[Literal["nothing", "tokens", "keys"]] = "nothing"
     needs_float_weights: ClassVar[bool] = False
     identity: ClassVar[bool] = True
@@ -152,6 +156,8 @@ class Method(ABC):
         """Why the method cannot work on this base or with this training, in one line; None where it can."""
         if facts.kind not in self.kinds:
             return f"{self.title} works on {' and '.join(self.kinds)} models; this base is {facts.kind}"
+        if self.model_types and facts.model_type not in self.model_types:
+            return f"{self.title} is made for {' and '.join(self.model_types)} bases; this one is {facts.model_type}"
         if self.needs_float_weights and facts.bits == 8:
             return (
                 f"{self.title} needs plain layers, and none computes what an 8-bit one does, which also rounds its "

@@ -149,8 +149,12 @@ class PeftAdapted(Adapted):
             for name, tensor in tensors.items():
                 own[name].copy_(tensor)
 
+    def _to_save(self) -> dict[str, Tensor]:
+        """What is written of the adapter, by PEFT's names."""
+        return tensors_to_save(self.model)
+
     def save(self, folder: Path) -> None:
-        write_weights(tensors_to_save(self.model), folder)
+        write_weights(self._to_save(), folder)
         fields = self.model.active_peft_config.to_dict() | {"inference_mode": True}
         base = str(self.model.config.name_or_path)
         fields["base_model_name_or_path"] = (

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 _IGNORED = "PEFT ignores it on 4-bit layers, where it would be LoRA under another name; use lora"
-_EDITS = "it edits the base's weights, which quantized layers cannot hold; use lora"
+_DATA = "its start is computed from training data, which a method here does not see; use lora"
 _TASKS = "it routes between tasks or adapters, and a recipe trains one"
-_LLAMA = "PEFT's layer for it knows the attention of Llama and GPT-2 only; use prefix"
 
 REASONS = {
-    "adaptionprompt": _LLAMA,
+    "adaptionprompt": "it is LLaMA-Adapter; write method: llama_adapter",
     "alora": "it acts only after an invocation phrase, and does nothing without one; use lora",
     "bdlora": _IGNORED,
     "boft": "PEFT compiles a CUDA extension for its butterfly factors, and without one trains a single factor; use oft",
     "bone": "PEFT renamed it; use miss",
-    "corda": _EDITS,
+    "corda": _DATA,
     "cpt": "its update is clipped to a tiny region, which hardly trains; use prompt",
-    "eva": "its start is computed from training data, which a method here does not see; use lora",
+    "eva": _DATA,
     "kasa": _IGNORED,
     "lily": "its routing averages over all tokens, so earlier ones see later ones and perplexity means nothing",
-    "llamaadapter": _LLAMA,
     "loftq": "it replaces the quantized weights by others, so scores with and without it are of two bases",
-    "loraga": _EDITS,
+    "loraga": _DATA,
     "monteclora": _IGNORED,
     "multitaskprompttuning": _TASKS,
-    "olora": _EDITS,
-    "pissa": _EDITS,
+    "olora": "it is a start of LoRA; write method: lora and init_lora_weights: olora",
+    "pissa": "it is a start of LoRA; write method: lora and init_lora_weights: pissa",
     "poly": _TASKS,
     "qalora": _IGNORED,
     "rslora": "it is an option of LoRA; write method: lora and use_rslora: true",

@@ -3,7 +3,9 @@
     y = W x + (alpha / r) B A x        A: r x in, B: out x r, W: out x in (frozen)
 
 B starts at zero, so the first forward pass is the base's. With `use_rslora` the factor is alpha / sqrt(r), which keeps
-the size of the update independent of the rank (Kalajdzievski 2023, arXiv:2312.03732).
+the size of the update independent of the rank (Kalajdzievski 2023, arXiv:2312.03732). With `init_lora_weights: pissa`
+or `olora`, A and B start as a part of W, which a second, frozen pair takes off again (`_moved.py`); such an adapter is
+saved as a plain LoRA of twice the rank, and trains on as one.
 Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685, section 4.1.
 """
 
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator
 
@@ -22,19 +24,20 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from torch import nn
 
-_EDITS = "it takes a part out of the base's weights, which quantized layers cannot hold"
+_DATA = "it is computed from training data, which a method here does not see"
 STARTS_NOT_OFFERED = {
-    "corda": _EDITS,
-    "eva": "it is computed from training data, which a method here does not see",
+    "corda": _DATA,
+    "eva": _DATA,
     "false": "B at random makes the first forward pass another than the base's",
     "loftq": "it replaces the quantized weights by others, so scores with and without the adapter are of two bases",
-    "lora_ga": _EDITS,
-    "mica": _EDITS,
-    "olora": _EDITS,
+    "lora_ga": _DATA,
+    "mica": "PEFT computes it from weights in floating point, which quantized layers do not hold",
     "orthogonal": "PEFT draws it in the dtype of the base's weights, which are integers on 4 bits",
-    "pissa": _EDITS,
+    "pissa_niter": "its decomposition is drawn at random; use pissa",
 }
 """Starts that PEFT knows, and why they are not offered."""
+MOST = 4096
+"""The largest rank, as saved."""
 
 
 class Lora(OnLinear):
@@ -47,25 +50,27 @@ class Lora(OnLinear):
     convertible: ClassVar[bool] = True
     peft_type: ClassVar[str] = "LORA"
     size: ClassVar[str] = "r"
-    sizes: ClassVar[Sequence[int]] = range(1, 4097)
+    sizes: ClassVar[Sequence[int]] = range(1, MOST + 1)
     saved: ClassVar[tuple[str, ...]] = ("r", "lora_alpha", "use_rslora", "target_modules")
     fresh: ClassVar[tuple[str, ...]] = ("init_lora_weights",)
 
     class Options(OnLinear.Options):
         """Options of LoRA."""
 
-        r: int = Field(16, ge=1, le=4096, description="rank of the update")
+        r: int = Field(16, ge=1, le=MOST, description="rank of the update")
         lora_alpha: float = Field(32, gt=0, description="the update is scaled by lora_alpha / r")
         lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the input of A while training")
         use_rslora: bool = Field(False, description="scale by lora_alpha / sqrt(r) instead")
-        init_lora_weights: Literal[True, "gaussian"] = Field(
-            True, description="A at the start: true as in a linear layer (uniform), gaussian with std 1 / r"
+        init_lora_weights: Literal[True, "gaussian", "pissa", "olora"] = Field(
+            True,
+            description="A at the start: true as in a linear layer (uniform), gaussian with std 1 / r; or A and B from "
+            "the base's weights: their largest singular values (pissa, slow on a large base), or Q and R (olora)",
         )
 
         @field_validator("init_lora_weights", mode="before")
         @classmethod
         def _start_keeps_the_base(cls, value: object) -> object:
-            if reason := STARTS_NOT_OFFERED.get(str(value).lower().partition("_niter")[0]):
+            if reason := STARTS_NOT_OFFERED.get(str(value).lower().rstrip("0123456789").rstrip("_")):
                 raise ValueError(f"init_lora_weights: {value} is not offered: {reason}")
             return value
 
@@ -75,18 +80,45 @@ class Lora(OnLinear):
     def made(cls, config: Mapping[str, object]) -> bool:
         return super().made(config) and bool(config.get("use_dora")) == cls.use_dora
 
+    @property
+    def _moves(self) -> bool:
+        """Whether A and B start as a part of the base's weights."""
+        return self.options.init_lora_weights in ("pissa", "olora")
+
+    def misfit(self, layer: Linear) -> str | None:
+        most = min(layer.in_features, layer.out_features, MOST // 2)
+        if self._moves and self.options.r > most:
+            return f"r is {self.options.r}, and init_lora_weights: {self.options.init_lora_weights} has {most} at most"
+        return None
+
     def weights(self, layer: Linear) -> int:
         return self.options.r * (layer.in_features + layer.out_features)
+
+    def continued(self, facts: Facts) -> int:
+        return self._as_saved().trainable(facts)
 
     def attach(self, model: nn.Module, facts: Facts, *, seed: int, steps: int) -> Adapted:
         from inlay.adapters import _peft
 
-        return _peft.attach(self._lora_config(model, facts), model, seed=seed)
+        config = self._as_saved()._lora_config(model, facts)
+        if self._moves:
+            from inlay.adapters._moved import STARTS, Moved
+
+            return Moved.attach(config, STARTS[self.options.init_lora_weights], model, seed=seed)
+        return _peft.attach(config, model, seed=seed)
 
     def load(self, folder: Path, model: nn.Module, facts: Facts) -> Adapted:
         from inlay.adapters import _peft
 
-        return _peft.load(self._lora_config(model, facts), folder, model)
+        return _peft.load(self._as_saved()._lora_config(model, facts), folder, model)
+
+    def _as_saved(self) -> Self:
+        """This method, with the options that a saved adapter has: the frozen pair doubles the rank, at equal scale."""
+        if not self._moves:
+            return self
+        r, scale = 2 * self.options.r, 2**0.5 if self.options.use_rslora else 2
+        plain = {"r": r, "lora_alpha": scale * self.options.lora_alpha, "init_lora_weights": True}
+        return type(self)(self.options.model_copy(update=plain))
 
     def _lora_config(self, model: nn.Module, facts: Facts) -> LoraConfig:
         from peft import LoraConfig

@@ -15,8 +15,13 @@ from inlay.adapters import Adapted, Facts
 from inlay.tuner import base, model_files
 
 SHAPES, BITS = ("llama", "gpt2", "gpt_neox", "t5"), (32, 4)
+STARTS_NEAR = ("pissa", "olora")  # what LoRA starts with is taken off again: the base's function up to rounding
 FURTHER_OPTIONS = {
-    "lora": ({"r": 4, "use_rslora": True, "init_lora_weights": "gaussian"},),
+    "lora": (
+        {"r": 4, "use_rslora": True, "init_lora_weights": "gaussian"},
+        {"r": 4, "use_rslora": True, "init_lora_weights": "pissa"},
+        {"r": 4, "lora_dropout": 0.1, "init_lora_weights": "olora"},
+    ),
     "dora": ({"r": 4, "use_rslora": True},),
     "adalora": ({"init_r": 6, "target_r": 2, "lora_alpha": 8.0},),
     "p_tuning": ({"num_virtual_tokens": 4, "encoder_reparameterization_type": "LSTM", "encoder_hidden_size": 12},),
@@ -26,6 +31,7 @@ FURTHER_OPTIONS = {
         {"placement": "pfeiffer", "bottleneck_size": 8, "activation": "gelu", "scaling": 2.0},
         {"placement": "parallel", "bottleneck_size": 8, "activation": "tanh"},
     ),
+    "llama_adapter": ({"adapter_len": 4, "adapter_layers": 2},),
     "lokr": ({"r": 2, "decompose_both": True, "decompose_factor": 8},),
     "mam": ({"num_virtual_tokens": 4, "bottleneck_size": 8, "activation": "silu", "scaling": 2.0},),
     "oft": ({"oft_block_size": 8, "block_share": True, "use_cayley_neumann": False},),
@@ -52,18 +58,34 @@ class Case:
     @property
     def drawn(self) -> bool:
         digest = hashlib.sha256(f"{self.name}{self.options}".encode()).digest()
-        return SHAPES[digest[0] % len(SHAPES)] == self.shape
+        shapes = shapes_of(self.name)
+        return shapes[digest[0] % len(shapes)] == self.shape
+
+    @property
+    def starts_near(self) -> bool:
+        return dict(self.options).get("init_lora_weights") in STARTS_NEAR
 
     def __str__(self) -> str:
         chosen = "".join(f"-{value}" for _, value in self.options)
         return f"{self.name}{chosen}-{self.shape}-{'nf4' if self.bits == 4 else 'fp32'}"
 
 
+def shapes_of(name: str) -> tuple[str, ...]:
+    """The shapes that the method called `name` works on."""
+    return tuple(shape for shape in SHAPES if name in methods_on(shape))
+
+
+@functools.cache
+def methods_on(shape: str) -> tuple[str, ...]:
+    """The names of the methods that work on a base of this shape, which is its model type."""
+    return tuple(name for name in adapters.names() if shape in (adapters.find(name).model_types or (shape,)))
+
+
 CASES = [
     Case(name, tuple(options.items()), shape, bits)
     for name in adapters.names()
     for options in ({}, *FURTHER_OPTIONS.get(name, ()))
-    for shape in SHAPES
+    for shape in shapes_of(name)
     for bits in BITS
 ]
 

@@ -78,7 +78,7 @@ def test_f1_killed_and_asked_again_ends_the_same(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_f1_killed_at_twenty_random_moments_ends_the_same(folder):
     finish("whole")
     begun = time.monotonic()

@@ -13,7 +13,18 @@ import math
 import method_cases
 import pytest
 import torch
-from method_cases import CASES, SHAPES, Case, batch, contract, logits, loss_without_dropout, train, trainable
+from method_cases import (
+    CASES,
+    SHAPES,
+    Case,
+    batch,
+    contract,
+    logits,
+    loss_without_dropout,
+    methods_on,
+    train,
+    trainable,
+)
 from safetensors.torch import load_file, save_file
 
 from inlay import adapters
@@ -21,6 +32,8 @@ from inlay.adapters import Training
 from inlay.eval import Decoding
 from inlay.eval.generate import generate
 from inlay.eval.scoring import Scorable
+from inlay.tuner.base import read_config, read_facts
+from inlay.tuner.model_files import locate
 
 STARTS_CONSTANT = ("none", "full", "ia3", "oft", "miss", "road", "shira", "fourierft", "waveft", "ln_tuning")
 
@@ -44,7 +57,10 @@ def test_starts_as_the_base_where_it_promises_to(case, open_base, attach):
     untouched = logits(case, open_base(case, as_adapted=False).model)
     started = logits(case, attach(case)[0].model)
     assert torch.isfinite(started).all()
-    assert torch.equal(started, untouched) == case.method.identity
+    if case.starts_near:
+        torch.testing.assert_close(started, untouched, atol=1e-4, rtol=1e-5)
+    else:
+        assert torch.equal(started, untouched) == case.method.identity
 
 
 @contract()
@@ -264,7 +280,7 @@ def test_s32_trains_under_activation_checkpointing_or_refuses_in_one_line(case, 
         if checkpointing:
             adapted.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         calls = []
-        block = next(name for name, _ in adapted.model.named_modules() if name.endswith(next(iter(facts.linears))))
+        block = next(name for name, _ in adapted.model.named_modules() if name.endswith(tuple(facts.linears)))
         adapted.model.get_submodule(block).register_forward_hook(lambda *_, calls=calls: calls.append(1))
         adapted.model.train()
         torch.manual_seed(0)
@@ -272,7 +288,10 @@ def test_s32_trains_under_activation_checkpointing_or_refuses_in_one_line(case, 
         assert len(calls) == 1 + checkpointing
         gradients.append({name: weight.grad for name, weight in trainable(adapted).items()})
     for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-5, rtol=1e-4)
+        # T5's decoder layers share the encoder's output and the position biases, whose gradients are summed in another
+        # order: up to 2e-5 where gradients are up to 29 (WaveFT), and 2e-14 where the same is computed in fp64.
+        atol = 1e-5 * max(1.0, gradient.abs().max().item())
+        torch.testing.assert_close(gradients[1][name], gradient, atol=atol, rtol=1e-4)
 
 
 @contract()
@@ -287,7 +306,17 @@ def test_initial_weights_depend_on_the_seed_alone(case, attach):
     other = attach(case, seed=8)[0].state()
     assert all(torch.equal(first[name], second[name]) for name in first)
     drawn = any(not torch.equal(first[name], other[name]) for name in first)
-    assert drawn == (case.name not in STARTS_CONSTANT)
+    assert drawn == (case.name not in STARTS_CONSTANT and not case.starts_near)
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16, 32])
+@pytest.mark.parametrize(
+    ("name", "shape"), [(n, shape) for shape in SHAPES for n in adapters.names() if n not in methods_on(shape)]
+)
+def test_a_shape_that_a_method_does_not_fit_is_refused_before_weights_load(name, shape, bits, tiny_models):
+    facts = read_facts(read_config(locate(str(tiny_models(shape)))), bits)
+    method = adapters.find(name)(adapters.find(name).Options())
+    assert method.title in method.refusal(facts, Training(gradient_checkpointing=False))
 
 
 @pytest.mark.parametrize("name", adapters.names())

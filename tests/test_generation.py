@@ -8,6 +8,7 @@ import shutil
 import pytest
 import scorables
 import torch
+from method_cases import methods_on
 from transformers import GenerationConfig
 
 from inlay import adapters
@@ -44,8 +45,7 @@ def written(scorable, prompts, size, stop_ids=NEVER, decoding=GREEDY):
     return generate(scorable, prompts, decoding, stop_ids=stop_ids, batch_size=size)
 
 
-@pytest.mark.parametrize("shape", ["llama", "gpt2", "t5"])
-@pytest.mark.parametrize("name", adapters.names())
+@pytest.mark.parametrize(("shape", "name"), [(s, name) for s in ("llama", "gpt2", "t5") for name in methods_on(s)])
 def test_s9_batched_equals_single(name, shape, tiny_models):
     scorable = scorables.scorable(tiny_models(shape), name)
     alone = written(scorable, PROMPTS, 1)
@@ -113,8 +113,9 @@ def test_s10_pad_may_be_the_end_token(shape, tiny_models):
     assert all(end not in row[:-1] for row in alone)
 
 
-@pytest.mark.parametrize("shape", ["llama", "t5"])
-@pytest.mark.parametrize("name", [n for n in adapters.names() if n != "full"])
+@pytest.mark.parametrize(
+    ("shape", "name"), [(s, name) for s in ("llama", "t5") for name in methods_on(s) if name != "full"]
+)
 def test_s22_a_generation_config_of_the_model_changes_nothing(name, shape, tiny_models):
     prompts = PROMPTS[:6]
     scorable = scorables.scorable(tiny_models(shape), name)

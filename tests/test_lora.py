@@ -148,7 +148,7 @@ def test_saved_bytes_do_not_depend_on_the_run(tiny_models, tmp_path):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora", "eva", "loftq", "corda", "orthogonal", False])
+@pytest.mark.parametrize("start", ["pissa_niter_4", "eva", "loftq", "corda", "orthogonal", False])
 def test_a_start_that_is_not_offered_is_refused_with_the_reason(start):
     with pytest.raises(ValidationError, match=f"init_lora_weights: {start} is not offered: [a-zA-Z]"):
         Lora.Options(init_lora_weights=start)

@@ -8,6 +8,7 @@ import math
 import pytest
 import scorables
 import torch
+from method_cases import methods_on
 
 from inlay import adapters
 from inlay.eval import Decoding, MeasurementError, Reply, Turn
@@ -30,8 +31,7 @@ def pairs(rows: int = 10) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     return list(zip(scorables.ids(rows, (1, 30), 1), scorables.ids(rows, (1, 9), 2), strict=True))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", [*adapters.names(), "prompt tuning"])
+@pytest.mark.parametrize(("shape", "name"), [(s, name) for s in SHAPES for name in [*methods_on(s), "prompt tuning"]])
 @pytest.mark.parametrize("pads", [0, 3, 20])
 def test_s11_pads_change_nothing(pads, name, shape, tiny_models):
     scorable = _any_method(tiny_models(shape), name)
@@ -51,7 +51,7 @@ def _any_method(folder, name):
 def test_s13_every_method_scores_the_same_positions(shape, tiny_models):
     """The likelihood of an answer is the sum over its tokens, each given all before it, for any method."""
     found = {}
-    for name in [*adapters.names(), "prompt tuning"]:
+    for name in [*methods_on(shape), "prompt tuning"]:
         scorable = _any_method(tiny_models(shape), name)
         found[name] = score_answers(scorable, pairs(5), batch_size=4)
         assert found[name] == pytest.approx([_chain(scorable, *pair) for pair in pairs(5)], rel=1e-4)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import pytest
+from method_cases import methods_on
 
 from inlay import adapters
 from inlay.adapters import Training
 from inlay.tuner import base, model_files
 
 PLAIN = Training(gradient_checkpointing=False)
-WITH_A_SIZE = [name for name in adapters.names() if adapters.find(name).size]
+WITH_A_SIZE = pytest.mark.parametrize(
+    ("facts", "name"),
+    [(shape, name) for shape in ("llama", "t5") for name in methods_on(shape) if adapters.find(name).size],
+    indirect=["facts"],
+)
 
 
-@pytest.fixture(scope="module", params=["llama", "t5"])
+@pytest.fixture(scope="module", params=["llama"])
 def facts(request, tiny_models):
     return base.read_facts(base.read_config(model_files.locate(str(tiny_models(request.param)))), 4)
 
@@ -21,7 +26,7 @@ def made(name):
     return adapters.find(name)(adapters.find(name).Options())
 
 
-@pytest.mark.parametrize("name", WITH_A_SIZE)
+@WITH_A_SIZE
 @pytest.mark.parametrize("share", [0.0, 0.7, 3.0])
 def test_no_other_size_comes_nearer(name, share, facts):
     method = made(name)
@@ -34,7 +39,7 @@ def test_no_other_size_comes_nearer(name, share, facts):
     assert all(abs(m.trainable(facts) - wanted) >= error for m in others if m.refusal(facts, PLAIN) is None)
 
 
-@pytest.mark.parametrize("name", WITH_A_SIZE)
+@WITH_A_SIZE
 def test_a_method_is_as_large_as_itself(name, facts):
     method = made(name)
     chosen = method.sized(facts, method.trainable(facts))

@@ -98,6 +98,7 @@ def train(adapted: Adapted, rows=None, *, log=None, validation=None, seed=0, sto
         listener=log or Log(),
         stop=stop or StopRequest(),
         folder=Path(tempfile.gettempdir()),
+        name="tiny",
     )
 
 

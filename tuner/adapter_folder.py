@@ -46,7 +46,9 @@ def as_saved(recipe: Recipe, folder: Path, *, asked_first: bool) -> Recipe:
         own = recipe.adapter
         given = {}
         if own.method == method:
-            given = {name: getattr(own.options, name) for name in own.options.model_fields_set}
+            # What only a fresh adapter heeds is over, and where it is asked for first it is refused below.
+            over = set() if asked_first else set(adapters.find(method).fresh)
+            given = {name: getattr(own.options, name) for name in own.options.model_fields_set - over}
         start = {"start_from": own.start_from} if own.start_from else {}
         given, settled = _plain(given), _plain(settled)
         differing = [name for name in settled if given.get(name, settled[name]) != settled[name]]

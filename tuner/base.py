@@ -148,9 +148,9 @@ def read_facts(config: PreTrainedConfig, bits: int) -> Facts:
     linears, norms = {}, {}
     for name, module in model.named_modules():
         if isinstance(module, Conv1D):
-            linears[name] = Linear(module.nx, module.nf)
+            linears[name] = Linear(module.nx, module.nf, bias=True)
         elif isinstance(module, torch.nn.Linear) and module is not head:
-            linears[name] = Linear(module.in_features, module.out_features)
+            linears[name] = Linear(module.in_features, module.out_features, module.bias is not None)
         elif (weights := [*module.parameters(recurse=False)]) and all(weight.ndim == 1 for weight in weights):
             norms[name] = sum(weight.numel() for weight in weights)
     seq2seq, relative = bool(config.is_encoder_decoder), config.model_type in SEQ2SEQ_WITHOUT_CONTEXT

@@ -141,7 +141,7 @@ def _timed(setting: Setting, show: Progressing) -> tuple[float, float]:
             train(
                 adapted, setting.data.training, few, seed=recipe.seed, learning_rate=setting.learning_rate,
                 pad_id=setting.pad_id, start_id=setting.start_id(base), device=base.device, validation=None,
-                listener=clock, stop=StopRequest(), folder=Path(folder),
+                listener=clock, stop=StopRequest(), folder=Path(folder), name=recipe.name,
             )  # fmt: skip
         each = [b - a for a, b in zip(clock.ends, clock.ends[1:], strict=False)]
     model = benchmark.scorable(setting, base, adapted)

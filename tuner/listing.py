@@ -82,7 +82,7 @@ def _methods() -> str:
             (
                 name,
                 "dequantized" if method.needs_float_weights else "4-bit",
-                "both" if len(method.kinds) > 1 else method.kinds[0],
+                ", ".join(method.model_types) or ("both" if len(method.kinds) > 1 else method.kinds[0]),
                 answer[method.mergeable],
                 answer[method.convertible],
                 answer[method.checkpointing],

@@ -148,6 +148,7 @@ def train_adapter(
             listener=_Telling(folder, show),
             stop=stop,
             folder=folder.path,
+            name=folder.record.id,
         )
     finally:
         stop.deferred = False

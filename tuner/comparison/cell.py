@@ -115,7 +115,9 @@ def _cell(bench: Bench, setting: Setting, path: Path, command: str, show: Progre
 
 
 def _begin(path: Path, recipe: Recipe, command: str) -> RunRecord:
-    return begin(path, recipe, recipe_hash(recipe), command)
+    """As a run begins, with the comparison in its name: all comparisons call their cells alike."""
+    record = begin(path, recipe, recipe_hash(recipe), command)
+    return record.model_copy(update={"id": f"{path.parent.parent.name}/{path.name}"})
 
 
 def _update_eval(folder: RunDirectory, **seconds: float | None) -> None:

@@ -12,9 +12,10 @@ from inlay.eval import metrics
 from inlay.tuner import base as base_models
 from inlay.tuner.comparison.plan import Plan, PlannedRow
 from inlay.tuner.model_files import locate
-from inlay.tuner.problems import RequestError
+from inlay.tuner.problems import Problem, RequestError
 from inlay.tuner.recipe import Recipe
 from inlay.tuner.setting import Setting, survey
+from inlay.tuner.training.trackers import reason_against_several
 
 LOSS = "loss"
 
@@ -79,11 +80,14 @@ def prepare(plan: Plan) -> Ready:
 
 
 def _refuse_unfair(plan: Plan) -> None:
-    """What would make rows unequal, or choose on the rows that are scored."""
+    """What would make rows unequal, put them into one run of a tracker, or choose on the rows that are scored."""
     recipe = plan.rows[0].recipe
     if any(row.recipe.train.early_stopping_patience for row in plan.rows):
         message = "with early stopping the rows of a comparison would see unequal numbers of tokens"
         raise RequestError(message, help="add `train.early_stopping_patience=null` to the overrides")
+    trackers = sorted({tracker for row in plan.rows for tracker in row.recipe.train.report_to})
+    if reason := reason_against_several(trackers):
+        raise RequestError(Problem(reason, path="train.report_to"))
     if plan.search is None:
         return
     if recipe.eval.split == "validation":

@@ -29,6 +29,7 @@ from inlay.tuner.recipe import Train
 from inlay.tuner.records import TrainRow
 from inlay.tuner.signals import StopRequest
 from inlay.tuner.training.rows import IGNORED, Collator, Order
+from inlay.tuner.training.trackers import followed
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def train(
     listener: Listener,
     stop: StopRequest,
     folder: Path,
+    name: str,
 ) -> Trained:
     """Trains the adapter's weights in place; with a validation, the best weights are put back at the end.
 
@@ -108,6 +110,7 @@ def train(
         start_id: first token of a sequence-to-sequence decoder, None for a causal model.
         stop: ends training after the step in hand when asked.
         folder: the run's; trackers that write files write them there.
+        name: what trackers call it, together with the time: each training is a run of its own there.
 
     Raises:
         AnswerNo: the loss, a gradient or a validated number is not finite.
@@ -115,10 +118,10 @@ def train(
     """
     seen = Seen()
     watch = _Watch(adapted, seen, validation, listener, stop)
-    with PeakMemory(device) as peak:
+    with PeakMemory(device) as peak, followed(options.report_to):
         trainer = _Engine(
             model=adapted.model,
-            args=_arguments(options, folder, seed, learning_rate, device),
+            args=_arguments(options, folder, name, seed, learning_rate, device),
             train_dataset=range(len(rows)),
             data_collator=Collator(rows, pad_id, start_id),
             callbacks=[watch],
@@ -290,10 +293,12 @@ class _Watch(TrainerCallback):
         return self._best[1]
 
 
-def _arguments(options: Train, folder: Path, seed: int, learning_rate: float, device: str) -> TrainingArguments:
+def _arguments(
+    options: Train, folder: Path, name: str, seed: int, learning_rate: float, device: str
+) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(folder),
-        run_name=folder.name,
+        run_name=f"{name} {time.strftime('%Y-%m-%d %H:%M:%S')}",
         seed=seed,
         per_device_train_batch_size=options.micro_batch_size,
         gradient_accumulation_steps=options.gradient_accumulation_steps,
