@@ -18,6 +18,7 @@ from statistics import fmean
 
 from inlay import adapters
 from inlay.tuner.comparison.records import ComparisonRecord, EstimateRecord, RowRecord
+from inlay.tuner.export.records import ExportRecord
 from inlay.tuner.records import RunRecord, ScoreRecord
 
 HERE = Path(__file__).resolve().parent
@@ -105,6 +106,7 @@ def results() -> str:
         parts.append("\n".join(lines))
     for title, name in COMPARED.items():
         parts += [f"## {title}, compared", f"From `results/{name}.json`.", _compared(name)]
+    parts += ["## Exports", "Written by `benchmarks/exports.py` to `results/exports.json`.", exports(runs=99)]
     parts += ["## The quickstart's bars", "Written from `results/embedded_bars.json`.", embedded_bars()]
     return "\n\n".join(parts) + "\n"
 
@@ -189,9 +191,11 @@ def methods() -> str:
 
 
 def compared_quickstart() -> str:
-    """What `inlay compare compare-quickstart` printed when it was last measured."""
-    text = (HERE / "results" / "compare-quickstart.txt").read_text(encoding="utf-8").partition("\n\npage")[0]
-    return f"```console\n$ inlay compare compare-quickstart\n{text}\n```"
+    """What `inlay compare compare-quickstart` printed when it was last measured, up to the base's row."""
+    text = (HERE / "results" / "compare-quickstart.txt").read_text(encoding="utf-8")
+    table = text[: text.index("\n\n", text.index("\nbase "))]
+    lines = [line for line in table.splitlines() if line]
+    return "\n".join(["```console", "$ inlay compare compare-quickstart", *lines, "...", "```"])
 
 
 def compared_real() -> str:
@@ -254,6 +258,38 @@ def coverage() -> str:
     )
 
 
+def exports(runs: int = 1) -> str:
+    """What each form of export changes, by its own proof: a line a form.
+
+    Args:
+        runs: how many of those that were exported.
+    """
+    tables = []
+    for run in load("exports.json")["runs"][:runs]:
+        score = MAIN[run["task"]]
+        head = f"{run['run']} on {run['base']}"
+        lines = [f"| {head} | MB | same next token | KL, nats per token | limit | score |", "|---|--:|--:|--:|--:|---|"]
+        for form, made in run["forms"].items():
+            if "refused" in made:
+                lines.append(f"| {form} | | | | | refused: {made['refused']} |")
+                continue
+            record = ExportRecord.model_validate(made["record"])
+            lines.append(f"| {form} | {made['bytes'] / 1e6:.1f} | {_export_cells(record, score)} |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def _export_cells(record: ExportRecord, score: str) -> str:
+    proof = record.quantized or record.proof
+    if record.gguf:
+        gap = f"logits within {record.gguf.logit_gap:.2g} of the merged model's"
+        return f"{record.gguf.same_top:.1%} | | | {gap}"
+    found, pair = proof.distance, proof.scores[score]
+    limit = "none" if record.quantized else f"{proof.kl_limit:.1g}"
+    change = f"{TITLES[score]} {pair.reference.value:.4g} to {pair.export.value:.4g}"
+    return f"{found.same_top:.1%} | {found.kl_mean:.2g} | {limit} | {change}"
+
+
 def load(name: str) -> list | dict:
     return json.loads((HERE / "results" / name).read_text(encoding="utf-8"))
 
@@ -265,6 +301,7 @@ TABLES = {
     "compare-quickstart": compared_quickstart,
     "compare-real": compared_real,
     "coverage": coverage,
+    "exports": exports,
 }
 
 

@@ -43,7 +43,8 @@ ORDER = (
     ("export",),
     ("serve",),
     ("listing", "doctor"),
-    ("cli", "api"),
+    ("verbs", "api"),
+    ("cli",),
     ("__main__",),
 )
 
@@ -65,7 +66,7 @@ DOORWAYS = {
     "fastapi": ("tuner/serve/server.py", "tuner/serve/completions.py"),
     "starlette": ("tuner/serve/server.py", "tuner/serve/completions.py"),
     "uvicorn": ("tuner/serve/server.py",),
-    "argparse": ("tuner/cli.py", "recipes/embedded/"),
+    "argparse": ("tuner/verbs.py", "recipes/embedded/"),
 }
 
 HEAVY = {"torch", "transformers", "peft", "datasets", "evaluate", "numpy", "bitsandbytes", "sacrebleu", "rouge_score"}
