@@ -165,6 +165,7 @@ def is_light(path: Path) -> bool:
     light += (
         "tuner/__init__.py",
         "tuner/cli.py",
+        "tuner/verbs.py",
         "tuner/listing.py",
         "tuner/doctor.py",
         "tuner/problems.py",
