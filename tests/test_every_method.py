@@ -244,8 +244,22 @@ def test_s9_batched_left_padded_generation_equals_single(case, attach):
     model = Scorable(adapted.model, adapted.inner, facts.kind, case.method.prepends, pad_id=1)
     eight = Decoding(max_new_tokens=8)
     together, alone = (generate(model, prompts, eight, stop_ids=(0,), batch_size=size) for size in (4, 1))
-    assert together == alone
     assert all(alone)
+    for prompt, one, other in zip(prompts, together, alone, strict=True):
+        assert one == other or _tied(model, prompt, one, other)
+
+
+def _tied(model: Scorable, prompt: list[int], one: list[int], other: list[int]) -> bool:
+    """Whether the first tokens that differ are equally likely up to rounding, of which batches have their own: for MiSS
+    on Llama two tokens are 2e-7 apart. In fp64 a batch changes nothing there."""
+    place = next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    begun = other[:place]
+    inputs = {"input_ids": prompt + begun}
+    if model.kind == "seq2seq":
+        inputs = {"input_ids": prompt, "decoder_input_ids": [model.start_id, *begun]}
+    with torch.no_grad():
+        logits = model.model(**{name: torch.tensor([ids]) for name, ids in inputs.items()}).logits[0, -1]
+    return abs(logits[one[place]] - logits[other[place]]).item() < 1e-5
 
 
 @contract()
