@@ -20,13 +20,13 @@ LEARNS = {
 LENGTHY = " ".join(["The engine stops when the water is cold."] * 60)
 
 
-def made(folder: Path, model: Path, *tasks: str, method: str = "lora", **options: object) -> Path:
-    """A folder with the base, the rows, and a finished run `<task>` of each task, in fp32."""
+def made(folder: Path, model: Path, *tasks: str, method: str = "lora", bits: int = 32, **options: object) -> Path:
+    """A folder with the base, the rows, and a finished run `<task>` of each task."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         tiny_runs.world(folder, model)
         for task in tasks:
-            path = tiny_runs.recipe(folder, method, task, bits=32)
+            path = tiny_runs.recipe(folder, method, task, bits=bits)
             content = yaml.safe_load(path.read_text())
             content["train"] |= LEARNS[task]
             content["eval"] |= options

@@ -510,6 +510,8 @@ def test_at_a_terminal(made):
     keys.until("> $")
     keys.type("\x03")  # Ctrl-C, at the prompt
     assert "Ctrl-D ends the chat" in keys.until("> $")
+    keys.type("/nope\r")
+    assert "there is no command" in keys.until("> $")
     keys.type("/base\r")
     keys.until("base   [^\r\n]+")
     keys.until("> $")

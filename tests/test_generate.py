@@ -73,6 +73,16 @@ def test_so_they_do_where_an_adapter_prepends(method, tiny_models, tmp_path, mon
     assert found == [row["prediction"] for row in predictions(tmp_path / "summarization")]
 
 
+@pytest.mark.parametrize("bits", [4, 16])
+def test_so_they_do_where_batches_move_the_numbers(bits, tiny_models, tmp_path, monkeypatch):
+    answering.made(tmp_path, tiny_models("llama"), "dialogue", bits=bits, decoding={"max_new_tokens": 24})
+    monkeypatch.chdir(tmp_path)
+    code, _, err = asked()
+    assert code == 0, err
+    found = [row["prediction"] for row in read(tmp_path / "out.jsonl")]
+    assert found == [row["prediction"] for row in predictions(tmp_path / "dialogue")]
+
+
 def test_so_they_do_with_draws_cut_documents_and_every_turn(tiny_models, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     answering.made(

@@ -386,3 +386,7 @@ def test_an_address_that_is_taken_is_told(made, monkeypatch):
         code, _, err = inlay("serve", "base", "--port", taken.getsockname()[1])
     assert code == 2
     assert "cannot listen on 127.0.0.1" in err
+    for options, words in ((("--port", 70000), "cannot listen"), (("--concurrency", 0), "--concurrency is 0")):
+        code, _, err = inlay("serve", "base", *options)
+        assert code == 2
+        assert words in err

@@ -43,7 +43,7 @@ def chat(target: str, *, base: str | None, wishes: Wishes) -> bool:
         wishes: decoding that is asked for in the place of the recipe's.
 
     Returns:
-        Whether everything that was asked had an answer.
+        Whether everything that was asked had an answer; at a terminal, where a person has seen it, always true.
 
     Raises:
         RequestError, MachineError: the target cannot be opened, or memory does not suffice.
@@ -57,7 +57,7 @@ def chat(target: str, *, base: str | None, wishes: Wishes) -> bool:
                 screen.note(line)
         for line in screen.lines():
             talk.hear(line)
-    return not talk.unanswered
+    return screen.live or not talk.unanswered
 
 
 def _heading(opened: Opened, questions: Questions) -> list[str]:

@@ -47,6 +47,8 @@ def serve(names: Sequence[str], *, base: str | None, host: str, port: int, most:
         RequestError: they cannot be served together, or the address is taken.
         MachineError: the base cannot be had or held here.
     """
+    if most < 1:
+        raise RequestError(f"--concurrency is {most}; expected 1 or more")
     show = Progressing()
     with hushed():
         stand = Stand(side_by_side([examine(name, base=base) for name in names]))
@@ -54,8 +56,8 @@ def serve(names: Sequence[str], *, base: str | None, host: str, port: int, most:
             stand.put_on(name)
         try:
             listening = socket.create_server((host, port), family=_family(host))
-        except OSError as error:
-            message = f"cannot listen on {host}:{port}: {error.strerror}"
+        except (OSError, OverflowError) as error:  # the latter: no such port
+            message = f"cannot listen on {host}:{port}: {error}"
             raise RequestError(message, help="name another with --port, or --host") from None
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/v1"
         if not _is_here(host):
@@ -64,7 +66,8 @@ def serve(names: Sequence[str], *, base: str | None, host: str, port: int, most:
         body = json.dumps({"model": list(stand.targets)[-1], "messages": [{"role": "user", "content": "Hi."}]})
         show.say(f"try      curl {address}/chat/completions -H 'Content-Type: application/json' -d '{body}'")
         size = max(target.batch_size for target in stand.targets.values())
-        app = build(Engine(stand, batch_size=size, most=most), hosts=NAMES_OF_HERE if _is_here(host) else ["*"])
+        hosts = [*NAMES_OF_HERE, host] if _is_here(host) else ["*"]
+        app = build(Engine(stand, batch_size=size, most=most), hosts=hosts)
         uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
 
 
