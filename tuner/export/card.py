@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from inlay.tuner.export.chat_template import around
+from inlay.tuner.export.proof import moved
 from inlay.tuner.export.records import Distance, ExportRecord, GgufRecord, Proof
 from inlay.tuner.export.source import Source
 from inlay.tuner.model_files import HUB_ID
@@ -43,6 +45,9 @@ def lines(proved: Proof, dtype: str) -> list[str]:
         f"same output in {count(proved.same_texts)} of {count(proved.rows)} rows"
         + (f", {count(proved.tied_texts)} others pass a near tie" if proved.tied_texts else ""),
     ]
+    cleared = [name for name in moved(proved.scores) if name not in proved.beyond_dtype] if proved.floor else []
+    if cleared:
+        told.append(f"{', '.join(cleared)}: {dtype} alone moves the benchmarked model as much")
     if proved.same_prompts is not None:
         told.append(f"same prompt tokens by its own chat template in {count(proved.same_prompts)} rows")
     return told
@@ -110,6 +115,11 @@ def _use(setting: Setting) -> str:
             'inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, '
             'return_tensors="pt")'
         )
+    prompt, message = setting.task.prompt, ""
+    if prompt and setting.renderer.prompt_format == "plain" and around(prompt):
+        message = f"A message is the text alone; the template puts `{json.dumps(prompt)}` around it. "
+    elif prompt:
+        message = f"A message is the whole prompt, `{json.dumps(prompt)}` with its fields filled in. "
     return (
         "## Use\n\n```python\n"
         f"from transformers import {kind}, AutoTokenizer\n\n"
@@ -117,8 +127,8 @@ def _use(setting: Setting) -> str:
         f'model = {kind}.from_pretrained("FOLDER")\n'
         f"{ask}\n"
         "print(tokenizer.decode(model.generate(**inputs)[0]))\n```\n\n"
-        "The decoding of the benchmark is the default: it is in `generation_config.json`. The format of the prompts "
-        "that it was trained with is the tokenizer's chat template."
+        f"{message}The decoding of the benchmark is the default: it is in `generation_config.json`. The format of the "
+        "prompts that it was trained with is the tokenizer's chat template."
     )
 
 

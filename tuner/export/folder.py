@@ -50,6 +50,8 @@ def write_weights(folder: Path, tensors: Iterator[tuple[str, Tensor]], dtype: st
             flush()
         held[name] = cast
     flush()
+    for number in range(1, len(shards) + 1):
+        (folder / f"shard-{number}").chmod(0o644)  # safetensors keeps its files from everyone else
     if len(shards) == 1:
         (folder / "shard-1").rename(folder / "model.safetensors")
         return

@@ -31,8 +31,10 @@ def told(folder: Path) -> str:
     written = sum(path.stat().st_size for path in folder.iterdir())
     parts.append(("memory", f"{size(made.peak_bytes)} at most while merging"))
     parts.append(("file", f"{folder}, {size(written)}; {RECORD} and README.md tell the proof"))
-    chat = f"ollama create NAME -f {shlex.quote(str(folder / 'Modelfile'))}" if made.gguf else "inlay chat "
-    parts.append(("next", chat if made.gguf else chat + shlex.quote(str(folder))))
+    if made.gguf:
+        parts.append(("next", f"ollama create NAME -f {shlex.quote(str(folder / 'Modelfile'))}"))
+    elif not made.quantized:
+        parts.append(("next", f"inlay chat {shlex.quote(str(folder))}"))
     return "\n".join(
         f"{'' if i and parts[i - 1][0] == title else title:<8}{line}" for i, (title, line) in enumerate(parts)
     )
