@@ -106,7 +106,8 @@ def results() -> str:
         parts.append("\n".join(lines))
     for title, name in COMPARED.items():
         parts += [f"## {title}, compared", f"From `results/{name}.json`.", _compared(name)]
-    parts += ["## Exports", "Written by `benchmarks/exports.py` to `results/exports.json`.", exports(refused=True)]
+    parts += ["## Exports", "Written by `benchmarks/exports.py` to `results/exports.json`.", exports(), exported()]
+    parts += ["## Forecasts", f"{forecasts()} Ten short runs; `benchmarks/forecasts.py`."]
     parts += ["## The quickstart's bars", "Written from `results/embedded_bars.json`.", embedded_bars()]
     return "\n\n".join(parts) + "\n"
 
@@ -208,8 +209,7 @@ def compared_real() -> str:
         cells = [_cell(one, record.score) for one, record in zip(own, records, strict=True)]
         trains = f"{row.cost.trainable_parameters:,}" if row.cost else ""
         lines.append(f"| {row.label} | {trains} | {' | '.join(cells)} |")
-    found = [f"{name}: {record.heading}." for name, record in zip(COMPARED, records, strict=True)]
-    return "\n".join([*lines, "", *found])
+    return "\n".join(lines)
 
 
 def _cell(row: RowRecord, score: str) -> str:
@@ -258,36 +258,44 @@ def coverage() -> str:
     )
 
 
-def exports(refused: bool = False) -> str:
-    """What each form of export changes, by its own proof: a line a form.
-
-    Args:
-        refused: a line for those that cannot be, too.
-    """
-    tables = []
-    for run in load("exports.json")["runs"]:
-        score = MAIN[run["task"]]
-        head = f"{run['run']} on {run['base']}"
-        lines = [f"| {head} | MB | same next token | KL, nats per token | limit | score |", "|---|--:|--:|--:|--:|---|"]
-        for form, made in run["forms"].items():
-            if "refused" in made:
-                lines += [f"| {form} | | | | | refused: {made['refused']} |"] if refused else []
-                continue
-            record = ExportRecord.model_validate(made["record"])
-            lines.append(f"| {form} | {made['bytes'] / 1e6:.1f} | {_export_cells(record, score)} |")
-        tables.append("\n".join(lines))
-    return "\n\n".join(tables)
+def exports() -> str:
+    """What each form of export changes, by its own proof, the runs side by side."""
+    found = load("exports.json")["runs"]
+    heads = [f"{run['run']} on {run['base']}, {TITLES[MAIN[run['task']]]}" for run in found]
+    lines = ["| | " + " | ".join(f"same next token | KL | {head}" for head in heads) + " |"]
+    lines.append("|---|" + "--:|--:|---|" * len(found))
+    for form in found[0]["forms"]:
+        cells = [_export_cells(run["forms"][form], MAIN[run["task"]]) for run in found]
+        lines.append(f"| {form} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
-def _export_cells(record: ExportRecord, score: str) -> str:
+def _export_cells(made: dict, score: str) -> str:
+    if "refused" in made:
+        return "| | refused"
+    record = ExportRecord.model_validate(made["record"])
     proof = record.quantized or record.proof
     if record.gguf:
-        gap = f"logits within {record.gguf.logit_gap:.2g} of the merged model's"
-        return f"{record.gguf.same_top:.1%} | | | {gap}"
+        return f"{record.gguf.same_top:.1%} | | logits within {record.gguf.logit_gap:.2g}"
     found, pair = proof.distance, proof.scores[score]
-    limit = "none" if record.quantized else f"{proof.kl_limit:.1g}"
-    change = f"{TITLES[score]} {pair.reference.value:.4g} to {pair.export.value:.4g}"
-    return f"{found.same_top:.1%} | {found.kl_mean:.2g} | {limit} | {change}"
+    return f"{found.same_top:.1%} | {found.kl_mean:.2g} | {pair.reference.value:.4g} to {pair.export.value:.4g}"
+
+
+def exported() -> str:
+    """As `exports`, a table a run, with sizes, limits and reasons."""
+    tables = []
+    for run in load("exports.json")["runs"]:
+        head = f"{run['run']} on {run['base']}"
+        lines = [f"| {head} | MB | limit of the KL | |", "|---|--:|--:|---|"]
+        for form, made in run["forms"].items():
+            if "refused" in made:
+                lines.append(f"| {form} | | | refused: {made['refused']} |")
+                continue
+            record = ExportRecord.model_validate(made["record"])
+            drift = "; ".join(record.proof.faults)
+            lines.append(f"| {form} | {made['bytes'] / 1e6:.1f} | {record.proof.kl_limit:.2g} | {drift} |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
 
 
 def load(name: str) -> list | dict:
@@ -297,7 +305,6 @@ def load(name: str) -> list | dict:
 TABLES = {
     "quickstart": quickstart,
     "methods": methods,
-    "forecasts": forecasts,
     "compare-quickstart": compared_quickstart,
     "compare-real": compared_real,
     "coverage": coverage,
