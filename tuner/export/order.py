@@ -173,7 +173,7 @@ def _work(to: Path) -> Path:
 def _made(order: Order, source: Source, into: str, work: Path, show: Progressing) -> ExportRecord:
     """Merges, and proves what came of it."""
     trial = Trial(source, order.merged_dtype, show)
-    with PeakMemory("cpu") as peak:
+    with PeakMemory("cuda:0" if base_models.on_gpu() else "cpu") as peak:
         _merge(order, source, into, work / "merged", show)
     proved = trial.judge(work / "merged")
     _refuse_fault(order, proved, into)
