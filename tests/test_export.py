@@ -221,6 +221,22 @@ def test_s27_what_cannot_be_merged_says_so(inside):
     assert untouched(inside)
 
 
+def test_s27_what_cannot_be_merged_ships_beside_its_base_with_a_loader(inside):
+    code, out, err = inlay("export", "prefix-dialogue", "--to", "ship", "--format", "adapter")
+    assert code == 0, err
+    assert "same output in 6 of 6 rows" in out
+    environment = {**os.environ, "BASE": str(inside / "base")}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [sys.executable, "ship/load.py", "How is the sport 30?"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    line = json.loads((inside / "prefix-dialogue" / "predictions.jsonl").read_text().splitlines()[0])
+    assert line["prompt"] == "User: How is the sport 30?\nBot:"
+    assert done.stdout.strip().endswith(line["prediction"])
+    _find_no_secret(inside / "ship", inside)
+
+
 def test_a_target_that_holds_something_is_kept(inside):
     (inside / "ship").mkdir()
     (inside / "ship" / "mine").write_text("precious")

@@ -77,7 +77,8 @@ def command_line() -> tuple[_Parser, dict[str, _Parser]]:
     export = add("export", "write the merged model, and prove that it is what was benchmarked", _export)
     export.add_argument("target", metavar="TARGET", help="a run, or the folder of an adapter made elsewhere")
     export.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to write")
-    export.add_argument("--format", choices=("merged", "gguf"), default="merged", help="a plain model, or a GGUF file")
+    help = "a plain model, a GGUF file with its Modelfile, or the adapter with a loader (merged)"
+    export.add_argument("--format", choices=("merged", "gguf", "adapter"), default="merged", help=help)
     help = "of the weights: bf16, fp16, fp32, and q8_0 of GGUF alone (bf16)"
     export.add_argument("--dtype", choices=("bf16", "fp16", "fp32", "q8_0"), default="bf16", help=help)
     help = "of a run: merge into the `dequantized` weights, or the `original` ones; of an adapter: its base"

@@ -102,7 +102,7 @@ def export(
     target: str | Path,
     *,
     to: str | Path,
-    form: Literal["merged", "gguf"] = "merged",
+    form: Literal["merged", "gguf", "adapter"] = "merged",
     dtype: Literal["bf16", "fp16", "fp32", "q8_0"] = "bf16",
     base: str | None = None,
     quantize: Literal["4bit"] | None = None,
@@ -116,7 +116,7 @@ def export(
     Args:
         target: a finished run, by folder or name; or the folder of an adapter that was made elsewhere.
         to: the folder to write.
-        form: a plain model's folder, or a GGUF file with its Modelfile.
+        form: a plain model's folder, a GGUF file with its Modelfile, or the adapter with a loader.
         dtype: of the weights; `q8_0` of a GGUF file alone.
         base: of a run, the weights to merge into: `dequantized`, those that were trained on, or `original`, which needs
             `accept_drift`; of an adapter made elsewhere, the model that it belongs on.

@@ -16,6 +16,7 @@ from inlay.tuner.report.figures import count, percent, size
 from inlay.tuner.run_directory import write_whole
 from inlay.tuner.setting import Setting
 
+USE_LOADER = "## Use\n\n```\npython load.py 'a message'\n```"
 TASKS = {"classification": "text-classification", "summarization": "summarization"}
 
 
@@ -26,7 +27,7 @@ def write_card(folder: Path, made: ExportRecord, source: Source) -> None:
         f"# {made.name}",
         _summary(made, source.setting),
         _scores(made),
-        _use_gguf(made.gguf) if made.gguf else _use(source.setting),
+        USE_LOADER if not made.merged_into else _use_gguf(made.gguf) if made.gguf else _use(source.setting),
         _proof(made),
         _origin(made, source),
     ]
@@ -37,7 +38,7 @@ def lines(proved: Proof, dtype: str) -> list[str]:
     """A proof in a few lines, as the terminal and the card show it."""
     found = proved.distance
     told = [
-        f"{count(proved.rows)} test rows, the files opened from disk by plain transformers in a new process",
+        f"{count(proved.rows)} test rows, the files opened from disk in a new process",
         f"same next token at {percent(found.same_top)} of {count(found.tokens)} tokens"
         + (f" ({count(found.near_ties)} near ties left out)" if found.near_ties else ""),
         f"KL divergence {found.kl_mean:.2g} nats per token, at most {found.kl_max:.2g}; the limit is "
@@ -59,12 +60,13 @@ def _floor(floor: Distance | None, dtype: str) -> str:
 
 def _metadata(made: ExportRecord, setting: Setting) -> str:
     base, data = made.base.model, setting.recipe.task.data
+    tags = ["merged" if made.merged_into else "adapter"] + ["4-bit", "bitsandbytes"] * bool(made.quantization)
     fields: list[tuple[str, object]] = [
-        ("library_name", "gguf" if made.gguf else "transformers"),
+        ("library_name", "gguf" if made.gguf else "transformers" if made.merged_into else "peft"),
         ("pipeline_tag", TASKS.get(setting.recipe.task.type, "text-generation")),
         ("license", "other"),
         ("license_name", "of-base-and-data"),
-        ("tags", ["inlay", made.method, "merged", *(["4-bit", "bitsandbytes"] if made.quantization else [])]),
+        ("tags", ["inlay", made.method, *tags]),
     ]
     if HUB_ID.fullmatch(base) and "/" in base:
         fields.append(("base_model", base))
@@ -78,6 +80,12 @@ def _summary(made: ExportRecord, setting: Setting) -> str:
     start = "the base's own weights, dequantized from what it was trained on"
     if made.merged_into == "original":
         start = "the base's original weights, which are **not** those it was trained on"
+    if not made.merged_into:
+        return (
+            f"{setting.method.title} trained on `{made.base.model}` ({made.base.quantization}) for "
+            f"{setting.recipe.task.type.replace('_', ' ')}. It stays beside its base: `load.py` opens both.\n\n"
+            "The licences of the base and of the data apply."
+        )
     written = f"quantized again ({made.quantization})" if made.quantization else f"written as {made.dtype}"
     if made.gguf:
         written = f"written as a GGUF file ({made.gguf.kind})"

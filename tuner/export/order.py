@@ -22,6 +22,7 @@ from inlay.tuner.console import Progressing, hushed
 from inlay.tuner.environment import describe
 from inlay.tuner.export import folder as folders
 from inlay.tuner.export import witness
+from inlay.tuner.export.adapter_part import refuse_adapter, write_adapter_part
 from inlay.tuner.export.card import write_card
 from inlay.tuner.export.gguf_part import refuse_gguf, write_gguf_part
 from inlay.tuner.export.merge import merged_tensors
@@ -46,7 +47,7 @@ class Order:
     Attributes:
         target: a finished run's folder, or the folder of an adapter that was made elsewhere.
         to: the folder to write.
-        form: a plain model's folder, or a GGUF file with its Modelfile.
+        form: a plain model's folder, a GGUF file with its Modelfile, or the adapter with a loader.
         dtype: of the weights; `q8_0` of a GGUF file alone.
         base: of a run, the weights to merge into, `dequantized` (what was trained on) or `original`; of an adapter, the
             model that it belongs on.
@@ -58,7 +59,7 @@ class Order:
 
     target: Path
     to: Path
-    form: Literal["merged", "gguf"] = "merged"
+    form: Literal["merged", "gguf", "adapter"] = "merged"
     dtype: Literal["fp32", "bf16", "fp16", "q8_0"] = "bf16"
     base: str | None = None
     four_bit: bool = False
@@ -75,7 +76,7 @@ class Order:
     @property
     def part(self) -> str:
         """What of the work becomes the target."""
-        return "gguf" if self.form == "gguf" else "quantized" if self.four_bit else "merged"
+        return "quantized" if self.four_bit else self.form
 
 
 def export(order: Order) -> Path:
@@ -127,10 +128,14 @@ def _refuse(order: Order, source: Source, into: str) -> None:
         raise RequestError("q8_0 is a kind of GGUF file", help="add --format gguf, or export with --quantize 4bit")
     if order.form == "gguf" and order.four_bit:
         raise RequestError("a GGUF file has no bitsandbytes weights", help="use --dtype q8_0 instead")
-    if not method.mergeable:
+    if order.form == "adapter":
+        if order.four_bit or into == "original":
+            raise RequestError("an adapter is not merged, so there is nothing to quantize and no base to choose")
+        refuse_adapter(source)
+    elif not method.mergeable:
         raise RequestError(
             f"{method.title} cannot be merged: it is no change of the base's weights",
-            help=f"its adapter is in {source.adapter}; `inlay ls methods` shows which methods merge",
+            help="--format adapter writes it with a loader; `inlay ls methods` shows which methods merge",
         )
     if into == "original" and not order.accept_drift:
         raise RequestError(
@@ -164,7 +169,7 @@ def _work(to: Path) -> Path:
     work = to.absolute().parent / f".{to.absolute().name}.partial"
     try:
         shutil.rmtree(work, ignore_errors=True)
-        (work / "merged").mkdir(parents=True)
+        work.mkdir(parents=True)
     except OSError as error:
         raise MachineError(f"cannot write to `{work.parent}`: {error.strerror}") from error
     return work
@@ -172,10 +177,17 @@ def _work(to: Path) -> Path:
 
 def _made(order: Order, source: Source, into: str, work: Path, show: Progressing) -> ExportRecord:
     """Merges, and proves what came of it."""
-    trial = Trial(source, order.merged_dtype, show)
+    beside = order.form == "adapter"
+    dtype = source.quantization.compute_dtype if beside else order.merged_dtype
+    trial = Trial(source, dtype, show, adapter=beside)
+    first = work / ("adapter" if beside else "merged")
+    first.mkdir()
     with PeakMemory("cuda:0" if base_models.on_gpu() else "cpu") as peak:
-        _merge(order, source, into, work / "merged", show)
-    proved = trial.judge(work / "merged")
+        if beside:
+            write_adapter_part(source, first)
+        else:
+            _merge(order, source, into, first, show)
+    proved = trial.judge(first)
     _refuse_fault(order, proved, into)
     quantized = None
     if order.four_bit:
@@ -185,8 +197,8 @@ def _made(order: Order, source: Source, into: str, work: Path, show: Progressing
     return ExportRecord(
         name=source.name,
         method=source.setting.recipe.adapter.method,
-        merged_into=into,
-        dtype=order.dtype,
+        merged_into="" if beside else into,
+        dtype=dtype if beside else order.dtype,
         quantization=held if quantized else "",
         base=source.base,
         adapter_sha256=adapter_folder.weights_sha256(source.adapter),

@@ -110,8 +110,8 @@ class ExportRecord(_Part):
     """`export.json`.
 
     Attributes:
-        merged_into: `dequantized` (what the adapter was trained on) or `original`.
-        dtype: of the merged weights.
+        merged_into: `dequantized` (what the adapter was trained on) or `original`; empty of an adapter beside its base.
+        dtype: of the merged weights; of an adapter, that its base computes in.
         quantization: of the weights written, where the merged ones were quantized again; empty where they were not.
         adapter_sha256: of the adapter's weights.
         weights: sha256 of each weights file by name.
@@ -123,7 +123,7 @@ class ExportRecord(_Part):
     schema_version: Literal[1] = 1
     name: str
     method: str
-    merged_into: Literal["dequantized", "original"]
+    merged_into: Literal["dequantized", "original", ""]
     dtype: str
     quantization: str
     base: BasePart

@@ -27,9 +27,11 @@ def told(folder: Path) -> str:
         parts.append(("gguf", f"{told}, {made.gguf.same_replies} of {made.gguf.replies} replies are the same"))
         parts += [("gguf", f"not held by the format: {note}") for note in made.gguf.notes]
     parts += [("DRIFT", fault) for fault in made.proof.faults]
+    bases[""] = f"{made.base.model}, {made.base.quantization}; load.py puts the adapter on it"
     parts.append(("base", bases.get(made.merged_into, "original weights, not what the adapter was trained on")))
     written = sum(path.stat().st_size for path in folder.iterdir())
-    parts.append(("memory", f"{size(made.peak_bytes)} at most while merging"))
+    if made.merged_into:
+        parts.append(("memory", f"{size(made.peak_bytes)} at most while merging"))
     parts.append(("file", f"{folder}, {size(written)}; {RECORD} and README.md tell the proof"))
     if made.gguf:
         parts.append(("next", f"ollama create NAME -f {shlex.quote(str(folder / 'Modelfile'))}"))

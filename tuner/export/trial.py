@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 
 
 class Trial:
-    """Holds exports of one source against it; the reference is opened once, after the first export has answered."""
+    """Holds exports of one source against it; the reference is opened once, after the first export has answered.
 
-    def __init__(self, source: Source, dtype: str, show: Progressing) -> None:
+    With `adapter`, what is exported is the adapter itself, with its loader.
+    """
+
+    def __init__(self, source: Source, dtype: str, show: Progressing, *, adapter: bool = False) -> None:
         self._source, self._dtype, self._show = source, dtype, show
         setting = source.setting
         examples = setting.data.examples[setting.recipe.eval.split]
@@ -37,6 +40,8 @@ class Trial:
             examples=examples,
             prompt_format=setting.renderer.prompt_format,
             around=(plain and around(setting.task.prompt or "")) or ("", ""),
+            prepends=setting.method.prepends if adapter else "nothing",
+            adapter=adapter,
             decoding=setting.decoding,
             batch_size=setting.recipe.eval.batch_size,
             window=setting.renderer.window,
@@ -95,11 +100,12 @@ class Trial:
         """Lets a fresh process without network open the export and answer."""
         asked, said = folder.with_name(f"{folder.name}.questions"), folder.with_name(f"{folder.name}.answers")
         rows = len(self._questions.examples)
-        self._show.say(f"proof   {rows} rows, the export opened by plain transformers in a new process")
+        self._show.say(f"proof   {rows} rows, the export opened in a new process")
         try:
             asked.write_text(self._questions.model_dump_json(), encoding="utf-8")
             command = [sys.executable, "-m", "inlay.tuner.export.witness", str(folder), str(asked), str(said)]
-            done = subprocess.run(command, env=offline(), capture_output=True, text=True)
+            base = {"BASE": str(self._source.setting.files.folder)}  # an adapter's loader asks where it is
+            done = subprocess.run(command, env=offline() | base, capture_output=True, text=True)
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
                 raise AnswerNo(f"the export does not open: {last}", help="nothing was written")

@@ -9,6 +9,7 @@ own, which opens the folder with plain transformers and has never seen the base:
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from inlay.eval.scoring import Scorable, observing
 from inlay.tuner.data.rendering import Renderer
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
 LOGIT_BYTES = 2**28  # of logits that are kept, at most
@@ -37,6 +38,7 @@ class Questions(BaseModel):
     Attributes:
         examples: of the benchmark, all of one kind.
         prompt_format: `plain` or `chat template`, as in training.
+        prepends: what an adapter that is not merged puts before the text; `adapter`: it is one.
         around: what the export's chat template puts around the text of a task by itself.
         window, stride: of texts.
         compared: how many of the examples, from the first, are compared by their logits.
@@ -48,6 +50,8 @@ class Questions(BaseModel):
     examples: tuple[Reply, ...] | tuple[Choice, ...] | tuple[Text, ...]
     prompt_format: str
     around: tuple[str, str]
+    prepends: Literal["nothing", "tokens", "keys"] = "nothing"
+    adapter: bool = False
     decoding: Decoding
     batch_size: int
     window: int
@@ -127,22 +131,14 @@ def read_answers(folder: Path) -> tuple[Answers, list[Tensor]]:
 
 def main() -> None:
     """Opens an export as anyone would, and questions it."""
-    import torch
     from safetensors.torch import save_file
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     folder, asked, said = map(Path, sys.argv[1:])
     questions = Questions.model_validate_json(asked.read_text(encoding="utf-8"))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    config = AutoConfig.from_pretrained(folder)
-    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    model, info = kind.from_pretrained(folder, dtype="auto", use_safetensors=True, output_loading_info=True)
-    lacking = {name: sorted(map(str, keys)) for name, keys in info.items() if name != "error_msgs" and keys}
-    if lacking:
-        raise SystemExit(f"the export does not load cleanly: {json.dumps(lacking)[:500]}")
-    model = model.to("cuda:0" if torch.cuda.is_available() else "cpu").eval()
+    model, tokenizer = _with_its_loader(folder) if (folder / "load.py").is_file() else _plain(folder)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    scorable = Scorable(model, model, questions.kind, "nothing", int(pad))
+    inner = model.get_base_model() if questions.adapter else model
+    scorable = Scorable(model, inner, questions.kind, questions.prepends, int(pad))
     renderer = questions.renderer(tokenizer)
     answers = Answers(
         records=question(scorable, questions, renderer, lambda *_: None),
@@ -152,6 +148,31 @@ def main() -> None:
     tensors = {str(i): tensor.contiguous() for i, tensor in enumerate(logits(scorable, questions, renderer))}
     save_file(tensors, said / LOGITS)
     (said / RECORDS).write_text(answers.model_dump_json(), encoding="utf-8")
+
+
+def _plain(folder: Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """A merged model, as anyone opens it."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    seq2seq = AutoConfig.from_pretrained(folder).is_encoder_decoder
+    kind = AutoModelForSeq2SeqLM if seq2seq else AutoModelForCausalLM
+    model, info = kind.from_pretrained(folder, dtype="auto", use_safetensors=True, output_loading_info=True)
+    lacking = {name: sorted(map(str, keys)) for name, keys in info.items() if name != "error_msgs" and keys}
+    if lacking:
+        raise SystemExit(f"the export does not load cleanly: {json.dumps(lacking)[:500]}")
+    model = model.to("cuda:0" if torch.cuda.is_available() else "cpu").eval()
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+def _with_its_loader(folder: Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """An adapter on its base, by the program that lies beside it."""
+    spec = importlib.util.spec_from_file_location("load", folder / "load.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.load()
 
 
 def _same_prompts(tokenizer: PreTrainedTokenizerBase, questions: Questions, renderer: Renderer) -> int | None:
