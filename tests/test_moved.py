@@ -75,7 +75,7 @@ def test_on_4_bits_the_start_is_a_part_of_the_dequantized_weight(start, open_bas
     ]
     assert len(layers) == 4
     for name, layer in layers:
-        weight = base.dequantize(plain.get_submodule(name)).numpy()
+        weight = base.dequantize(plain.get_submodule(name), torch.float32).numpy()
         a, b = (part["default"].weight.detach().numpy() for part in (layer.lora_A, layer.lora_B))
         taken = layer.scaling["default"] * b[:, :RANK] @ a[:RANK]
         if start == "pissa":  # no other matrix of this rank comes nearer: the next singular value is what is left
