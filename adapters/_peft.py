@@ -133,9 +133,10 @@ class PeftAdapted(Adapted):
         layer = self.inner.get_submodule(name)
         if not isinstance(layer, BaseTunerLayer):
             return module
-        layer.base_layer = module
+        before, layer.base_layer = layer.base_layer, module
         layer.merge(safe_merge=True, adapter_names=["default"])
-        return layer.get_base_layer()
+        merged, layer.base_layer = layer.get_base_layer(), before  # or all merged layers would be held
+        return merged
 
     def state(self) -> dict[str, Tensor]:
         tensors = _tensors(self.model)

@@ -22,6 +22,7 @@ import inlay as package
 from inlay.tuner.base import Quantization
 from inlay.tuner.export import merge, source
 from inlay.tuner.export import order as exporting
+from inlay.tuner.problems import RequestError
 
 CANARY = "hf_canaryCanaryCanaryCanary0123456789"
 # What a user does with an export, in a process that knows nothing but the folder and transformers.
@@ -240,13 +241,35 @@ def test_s27_what_cannot_be_merged_ships_beside_its_base_with_a_loader(inside):
 def test_a_target_that_holds_something_is_kept(inside):
     (inside / "ship").mkdir()
     (inside / "ship" / "mine").write_text("precious")
+    code, _, err = inlay("export", "lora-dialogue", "--to", "ship", "--overwrite")
+    assert code == 2
+    assert "is not empty, and no export" in err
+    assert left(inside / "ship") == ["mine"]
+    (inside / "ship" / "export.json").write_text("an export of before")
     code, _, err = inlay("export", "lora-dialogue", "--to", "ship")
     assert code == 2
     assert "add --overwrite" in err
-    assert left(inside / "ship") == ["mine"]
     assert package.export(inside / "lora-dialogue", to="ship", overwrite=True) == Path("ship")
     assert "mine" not in left(inside / "ship")
     assert not list(inside.glob(".*"))
+
+
+def test_what_is_to_be_replaced_comes_back_where_the_replacement_fails(inside, monkeypatch):
+    work, target = inside / "work", inside / "ship"
+    for folder in (work / "merged", target):
+        folder.mkdir(parents=True)
+    (target / "export.json").write_text("precious")
+    replace = os.replace
+
+    def interrupted(source, to):
+        if Path(source) == work / "merged":
+            raise KeyboardInterrupt
+        replace(source, to)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        exporting._name(work / "merged", work, target)
+    assert (target / "export.json").read_text() == "precious"
 
 
 @pytest.mark.parametrize("target", ["file", "link"])
@@ -320,6 +343,18 @@ def test_a_4_bit_export_tells_what_its_quantization_costs(inside):
     assert (inside / "ship" / "tokenizer.json").is_file()
 
 
+def test_a_note_beside_an_adapter_says_how_its_base_was_held(inside):
+    """The rows that it is proved on do not: its own weights, its own format and its own task are not theirs."""
+    adapter = inside / "lora-dialogue" / "adapter"
+    noted = json.loads((adapter / "base.json").read_text())
+    (adapter / "base.json").write_text(json.dumps(noted | {"quantization": "fp32"}))
+    found = source.from_adapter(adapter, "base", None, ("task.data.max_rows.test=4",))
+    assert found.quantization == Quantization(32, compute_dtype="fp32")
+    assert not found.formatted
+    with pytest.raises(RequestError, match="noted beside the adapter"):
+        source.from_adapter(adapter, "base", None, ("base.quantization.bits=4",))
+
+
 def test_an_adapter_made_elsewhere_is_exported_with_its_base(inside):
     """PEFT's own folder, without a note of its base, trained on weights that were not quantized."""
     shutil.copytree(inside / "lora-dialogue" / "adapter", inside / "made")
@@ -327,6 +362,9 @@ def test_an_adapter_made_elsewhere_is_exported_with_its_base(inside):
     code, _, err = inlay("export", "made", "--to", "ship")
     assert code == 2
     assert "add --base MODEL" in err
+    code, _, err = inlay("export", "made", "--base", "base", "--to", "ship")
+    assert code == 2
+    assert "says how its base was held" in err
     asked = ["--recipe", "dialogue-lora.yaml", "--set", "base.quantization.bits=32", "--dtype", "fp32"]
     code, out, err = inlay("export", "made", "--base", "base", "--to", "ship", *asked)
     assert code == 0, err

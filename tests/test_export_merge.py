@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -14,7 +16,7 @@ from inlay.tuner import base as bases
 from inlay.tuner import model_files
 from inlay.tuner.architecture import auto_class
 from inlay.tuner.base import Quantization
-from inlay.tuner.export import proof
+from inlay.tuner.export import merge, proof
 from inlay.tuner.export.merge import merged_tensors
 from inlay.tuner.export.reference import compute_in
 
@@ -146,3 +148,22 @@ def test_s26_without_an_adapter_the_merge_is_the_dequantized_base(held, tiny_mod
     made = Trained(case, model_files.locate(str(tiny_models("gpt2"))), tmp_path, HELD[held])
     case.method.attach(made.opened().model, made.setting().facts, seed=0, steps=0).save(tmp_path)
     torch.testing.assert_close(logits(case, made.merged()), made.reference(), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lora", "ia3", "oft"])
+def test_one_merged_layer_is_held_at_a_time(name, trained, monkeypatch):
+    """Or merging would take the whole model in fp32."""
+    made, plain_layer, held = trained(case_of(name, "llama"), "nf4-double"), merge._plain, []
+
+    def noted(*arguments):
+        layer = plain_layer(*arguments)
+        held.append(weakref.ref(layer))
+        return layer
+
+    monkeypatch.setattr(merge, "_plain", noted)
+    most = 0
+    for _ in merge.merged_tensors(made.setting(), made.folder, made.held):
+        gc.collect()
+        most = max(most, sum(ref() is not None for ref in held))
+    assert len(held) > 10
+    assert most <= 2

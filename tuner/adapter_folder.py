@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from inlay import adapters
-from inlay.tuner.base import Base
+from inlay.tuner.base import Base, Quantization
 from inlay.tuner.model_files import ModelFiles
 from inlay.tuner.problems import Problem, RequestError, explained
 from inlay.tuner.recipe import Adapter, Recipe
@@ -152,6 +153,15 @@ def refuse_other_base(folder: Path, files: ModelFiles) -> None:
                 help="point base.model at the original files: --set base.model=FOLDER",
             )
         )
+
+
+def quantization_called(text: str) -> Quantization | None:
+    """The quantization whose name this is; None where it is none's."""
+    for bits, kind, double in itertools.product((4, 8, 16, 32), ("nf4", "fp4"), (True, False)):
+        candidate = Quantization(bits=bits, quant_type=kind, double_quant=double)
+        if str(candidate) == text:
+            return candidate
+    return None
 
 
 def _plain(options: dict[str, object]) -> dict[str, object]:

@@ -37,8 +37,8 @@ def write_adapter_part(source: Source, folder: Path) -> None:
     for name in (adapter_folder.CONFIG, adapter_folder.WEIGHTS, adapter_folder.BASE):
         if (source.adapter / name).is_file():
             shutil.copyfile(source.adapter / name, folder / name)
-    folders.write_tokenizer(folder, source.setting)
-    folders.write_generation(folder, source.setting)
+    folders.write_tokenizer(folder, source)
+    folders.write_generation(folder, source)
     (folder / LOADER).write_text(loader(source), encoding="utf-8")
 
 
@@ -81,7 +81,8 @@ def loader(source: Source) -> str:
         "    for layer in base.modules():  # or bitsandbytes rounds the scales of 4-bit weights on some processors",
         "        if hasattr(layer, 'support_avx512bf16_for_cpu'):",
         "            layer.support_avx512bf16_for_cpu = False",
-        "    base.generation_config = GenerationConfig.from_pretrained(HERE)",
+        "    if (HERE / 'generation_config.json').is_file():",
+        "        base.generation_config = GenerationConfig.from_pretrained(HERE)",
         "    return PeftModel.from_pretrained(base, HERE).eval(), AutoTokenizer.from_pretrained(HERE)",
         "",
         "",

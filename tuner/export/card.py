@@ -25,9 +25,9 @@ def write_card(folder: Path, made: ExportRecord, source: Source) -> None:
     parts = [
         _metadata(made, source.setting),
         f"# {made.name}",
-        _summary(made, source.setting),
+        _summary(made, source),
         _scores(made),
-        USE_LOADER if not made.merged_into else _use_gguf(made.gguf) if made.gguf else _use(source.setting),
+        USE_LOADER if not made.merged_into else _use_gguf(made.gguf) if made.gguf else _use(source),
         _proof(made),
         _origin(made, source),
     ]
@@ -48,7 +48,7 @@ def lines(proved: Proof, dtype: str) -> list[str]:
     ]
     cleared = [name for name in moved(proved.scores) if name not in proved.beyond_dtype] if proved.floor else []
     if cleared:
-        told.append(f"{', '.join(cleared)}: {dtype} alone moves the benchmarked model as much")
+        told.append(f"{', '.join(cleared)}: moved, but not against base and adapter computed in {dtype}")
     if proved.same_prompts is not None:
         told.append(f"same prompt tokens by its own chat template in {count(proved.same_prompts)} rows")
     return told
@@ -76,28 +76,25 @@ def _metadata(made: ExportRecord, setting: Setting) -> str:
     return "---\n" + "\n".join(f"{key}: {json.dumps(value)}" for key, value in fields) + "\n---"
 
 
-def _summary(made: ExportRecord, setting: Setting) -> str:
-    start = "the base's own weights, dequantized from what it was trained on"
+def _summary(made: ExportRecord, source: Source) -> str:
+    setting = source.setting
+    task = f" for {setting.recipe.task.type.replace('_', ' ')}" if source.formatted else ""
+    trained = f"{setting.method.title} trained on `{made.base.model}` ({made.base.quantization}){task}"
+    licences = "The licences of the base and of the data apply."
+    if not made.merged_into:
+        return f"{trained}. It stays beside its base: `load.py` opens both.\n\n{licences}"
+    start = "the base's weights as it was trained on them"
     if made.merged_into == "original":
         start = "the base's original weights, which are **not** those it was trained on"
-    if not made.merged_into:
-        return (
-            f"{setting.method.title} trained on `{made.base.model}` ({made.base.quantization}) for "
-            f"{setting.recipe.task.type.replace('_', ' ')}. It stays beside its base: `load.py` opens both.\n\n"
-            "The licences of the base and of the data apply."
-        )
     written = f"quantized again ({made.quantization})" if made.quantization else f"written as {made.dtype}"
     if made.gguf:
         written = f"written as a GGUF file ({made.gguf.kind})"
-    return (
-        f"{setting.method.title} trained on `{made.base.model}` ({made.base.quantization}) for "
-        f"{setting.recipe.task.type.replace('_', ' ')}, and merged in fp32 into {start}; {written}. A plain model: it "
-        "needs neither an adapter nor inlay.\n\nThe licences of the base and of the data apply."
-    )
+    plain = "A plain model: it needs neither an adapter nor inlay."
+    return f"{trained}, and merged in fp32 into {start}; {written}. {plain}\n\n{licences}"
 
 
 def _scores(made: ExportRecord) -> str:
-    rows = ["| Score | Benchmarked | This export | Change |", "|---|---:|---:|---:|"]
+    rows = ["| Score | Base and adapter, fp32 | This export | Change |", "|---|---:|---:|---:|"]
     for name, pair in (made.quantized or made.proof).scores.items():
         rows.append(f"| {name} | {_score(pair.reference)} | {_score(pair.export)} | {_change(pair.change)} |")
     return "\n".join(["## Scores", "", *rows, "", "In brackets 95 % intervals; of a change, paired over the rows."])
@@ -113,31 +110,44 @@ def _change(change: ChangeRecord) -> str:
     return f"{change.value:+.2g} {change.unit}{ends}" if change.value else "0"
 
 
-def _use(setting: Setting) -> str:
+def _use(source: Source) -> str:
+    setting = source.setting
     kind = "AutoModelForSeq2SeqLM" if setting.facts.kind == "seq2seq" else "AutoModelForCausalLM"
-    if setting.facts.kind == "seq2seq":
-        ask = 'inputs = tokenizer("...", return_tensors="pt")'
-    else:
+    templated = setting.facts.kind == "causal" and (
+        bool(setting.tokenizer.chat_template) or (source.formatted and setting.task.answers != "read")
+    )
+    ask = 'inputs = tokenizer("...", return_tensors="pt")'
+    if templated:
         ask = (
             'messages = [{"role": "user", "content": "..."}]\n'
-            'inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, '
+            "inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, "
             'return_tensors="pt")'
         )
-    prompt, message = setting.task.prompt, ""
-    if prompt and setting.renderer.prompt_format == "plain" and around(prompt):
-        message = f"A message is the text alone; the template puts `{json.dumps(prompt)}` around it. "
-    elif prompt:
-        message = f"A message is the whole prompt, `{json.dumps(prompt)}` with its fields filled in. "
     return (
         "## Use\n\n```python\n"
         f"from transformers import {kind}, AutoTokenizer\n\n"
         'tokenizer = AutoTokenizer.from_pretrained("FOLDER")\n'
         f'model = {kind}.from_pretrained("FOLDER")\n'
         f"{ask}\n"
-        "print(tokenizer.decode(model.generate(**inputs)[0]))\n```\n\n"
-        f"{message}The decoding of the benchmark is the default: it is in `generation_config.json`. The format of the "
-        "prompts that it was trained with is the tokenizer's chat template."
+        f"print(tokenizer.decode(model.generate(**inputs)[0]))\n```\n\n{_format(source, templated)}"
     )
+
+
+def _format(source: Source, templated: bool) -> str:
+    """What to put in the place of the dots."""
+    if not source.formatted:
+        return "It is not known here in which format it was trained to be asked; ask as its author does."
+    setting = source.setting
+    prompt = setting.task.prompt
+    told = []
+    if prompt and templated and setting.renderer.prompt_format == "plain" and around(prompt):
+        told.append(f"A message is the text alone; the template puts `{json.dumps(prompt)}` around it.")
+    elif prompt:
+        told.append(f"The text is the whole prompt, `{json.dumps(prompt)}` with its fields filled in.")
+    told.append("The decoding of the benchmark is the default: it is in `generation_config.json`.")
+    if templated:
+        told.append("The format of the prompts that it was trained with is the tokenizer's chat template.")
+    return " ".join(told)
 
 
 def _use_gguf(made: GgufRecord) -> str:

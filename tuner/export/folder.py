@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inlay.tuner import base as base_models
 from inlay.tuner.export.chat_template import plain_template
+from inlay.tuner.export.source import Source
 from inlay.tuner.problems import AnswerNo
 from inlay.tuner.setting import Setting
 
@@ -45,7 +47,8 @@ def write_weights(folder: Path, tensors: Iterator[tuple[str, Tensor]], dtype: st
     for name, tensor in tensors:
         cast = tensor.to(kind) if tensor.is_floating_point() else tensor
         if cast.is_floating_point() and not torch.isfinite(cast).all():
-            raise AnswerNo(f"the merged weight `{name}` does not fit into {dtype}", help="export with --dtype bf16")
+            help = "export with --dtype bf16" if dtype == "fp16" else "the adapter's weights are damaged"
+            raise AnswerNo(f"the merged weight `{name}` is not finite in {dtype}", help=help)
         if sum(part.nbytes for part in held.values()) + cast.nbytes > SHARD_BYTES:
             flush()
         held[name] = cast
@@ -65,18 +68,22 @@ def write_weights(folder: Path, tensors: Iterator[tuple[str, Tensor]], dtype: st
 
 
 def write_config(folder: Path, setting: Setting, dtype: str) -> None:
-    """`config.json` of the plain model, and `generation_config.json` with the decoding of the benchmark."""
+    """`config.json` of the plain model."""
     config = copy.deepcopy(base_models.read_config(setting.files))
     config.dtype = base_models.dtype_of(dtype)
     config.name_or_path = ""
     config.save_pretrained(folder)
-    write_generation(folder, setting)
 
 
-def write_generation(folder: Path, setting: Setting) -> None:
-    """How the benchmark generated, as transformers reads it."""
+def write_generation(folder: Path, source: Source) -> None:
+    """How the benchmark generated, as transformers reads it; the base's own where the adapter's is not known."""
     from transformers import GenerationConfig
 
+    setting = source.setting
+    if not source.formatted:
+        if (setting.files.folder / "generation_config.json").is_file():
+            shutil.copyfile(setting.files.folder / "generation_config.json", folder / "generation_config.json")
+        return
     decoding = setting.decoding
     sampling = {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": decoding.top_k}
     config = GenerationConfig(
@@ -93,10 +100,12 @@ def write_generation(folder: Path, setting: Setting) -> None:
     config.save_pretrained(folder)
 
 
-def write_tokenizer(folder: Path, setting: Setting) -> None:
-    """The tokenizer, with the format of the prompts as its chat template."""
+def write_tokenizer(folder: Path, source: Source) -> None:
+    """The tokenizer, with the format of the prompts as its chat template, where that is known."""
+    setting = source.setting
     tokenizer = copy.deepcopy(setting.tokenizer)
-    if not tokenizer.chat_template and setting.facts.kind == "causal" and setting.task.answers != "read":
+    asked = setting.facts.kind == "causal" and setting.task.answers != "read"
+    if source.formatted and asked and not tokenizer.chat_template:
         # Who applies a template adds no start token of the tokenizer's.
         start = "{{ bos_token }}" if setting.renderer.starts else ""
         tokenizer.chat_template = start + plain_template(setting.task.prompt)

@@ -9,6 +9,7 @@ out, it is set here from the file, never from the folder. Both models compute in
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 LARGEST_LOGIT_DIFFERENCE = 1e-3
+LEAST_TOP1 = 0.5  # of files that round: rounding to 8 bits moves a few of a hundred tokens
 
 # What tokenizers stumble over: blanks, line ends, digits, accents of one and of two characters, scripts without
 # blanks or from right to left, emoji of one and of many characters, bytes that are no character of any word.
@@ -69,10 +71,18 @@ class Readback:
     def fault(self) -> str | None:
         """Why a float32 file is not the folder's model, or None. Texts are not judged: where transformers knows no
         name for a file's pretokenizer it takes GPT-2's, so a difference there need not be the file's."""
-        if self.largest > LARGEST_LOGIT_DIFFERENCE:
+        if not self.largest <= LARGEST_LOGIT_DIFFERENCE:
             return f"its logits differ by up to {self.largest:.2g} (at most {LARGEST_LOGIT_DIFFERENCE:g})"
         if self.same_replies < self.prompts:
             return f"{self.prompts - self.same_replies} of {self.prompts} greedy replies differ"
+        return self.damage()
+
+    def damage(self) -> str | None:
+        """Why a file of any kind is none of the folder's model, or None."""
+        if not math.isfinite(self.largest):
+            return "its logits are not finite"
+        if self.top1 < LEAST_TOP1:
+            return f"the likeliest token is the same at {self.top1:.0%} of the positions alone"
         if not self.marks:
             return "its start, end or padding token is another"
         return None if self.template else "its chat template is another"

@@ -55,7 +55,7 @@ def write_gguf_part(source: Source, merged: Path, folder: Path, dtype: str, show
     written = write_gguf(merged, folder / FILE, KINDS[dtype], template=template)
     write_modelfile(folder / "Modelfile", FILE, _asked(setting), setting.renderer, setting.decoding)
     found = _read_back(folder / FILE, merged, _prompts(setting), template)
-    fault = found.fault() if dtype == "fp32" else None
+    fault = found.fault() if dtype == "fp32" else found.damage()
     if fault:
         raise AnswerNo(f"the GGUF file, read back, is not the merged model, and was not written: {fault}")
     return GgufRecord(
@@ -65,7 +65,7 @@ def write_gguf_part(source: Source, merged: Path, folder: Path, dtype: str, show
         same_top=found.top1,
         replies=found.prompts,
         same_replies=found.same_replies,
-        notes=list(written.notes),
+        notes=[*written.notes, *(f"transformers cuts {text!r} otherwise" for text in found.texts)],
     )
 
 
@@ -88,7 +88,7 @@ def _prompts(setting: Setting) -> list[list[int]]:
 
 def _read_back(file: Path, merged: Path, prompts: list[list[int]], template: str | None) -> Readback:
     asked = {"file": str(file), "folder": str(merged), "prompts": prompts, "template": template}
-    command = [sys.executable, "-m", "inlay.tuner.export.gguf_check"]
+    command = [sys.executable, "-P", "-m", "inlay.tuner.export.gguf_check"]
     done = subprocess.run(command, input=json.dumps(asked), env=offline(), capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]

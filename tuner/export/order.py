@@ -6,7 +6,6 @@ clears away, and never a target that is half there or not proved.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
@@ -37,6 +36,7 @@ from inlay.tuner.signals import StopRequest
 
 RECORD = "export.json"
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "q8_0": 2}
+WITHIN = "name a folder within it"
 BASES = ("dequantized", "original")
 
 
@@ -158,16 +158,26 @@ def _refuse_target(order: Order) -> None:
     to = order.to
     if to.is_symlink() or (to.exists() and not to.is_dir()):
         raise RequestError(Problem(f"`{to}` is no folder", path="--to", help="name another one"))
-    if to.is_dir() and any(to.iterdir()) and not order.overwrite:
-        raise RequestError(
-            Problem(f"`{to}` is not empty", path="--to", help="name another folder, or add --overwrite to replace it")
-        )
+    if to.is_dir() and os.path.ismount(to):
+        raise RequestError(Problem(f"`{to}` is a mount point, which no folder can replace", path="--to", help=WITHIN))
+    if not to.is_dir() or not any(to.iterdir()):
+        return
+    if not (to / RECORD).is_file():
+        raise RequestError(Problem(f"`{to}` is not empty, and no export", path="--to", help="name another folder"))
+    if not order.overwrite:
+        help = "name another folder, or add --overwrite to replace it"
+        raise RequestError(Problem(f"`{to}` holds an export", path="--to", help=help))
 
 
 def _work(to: Path) -> Path:
-    """An empty hidden folder beside the target; what a killed export left there goes."""
+    """An empty hidden folder beside the target; what a killed export left there goes, but for an export that it was
+    about to replace."""
     work = to.absolute().parent / f".{to.absolute().name}.partial"
     try:
+        if work.is_symlink():
+            work.unlink()
+        if (work / "old").is_dir() and not to.exists():
+            os.replace(work / "old", to)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
     except OSError as error:
@@ -191,7 +201,7 @@ def _made(order: Order, source: Source, into: str, work: Path, show: Progressing
     _refuse_fault(order, proved, into)
     quantized = None
     if order.four_bit:
-        held = _quantize(source, work / "merged", work / "quantized", show)
+        held = _quantize(source, order.dtype, work / "merged", work / "quantized", show)
         quantized = trial.judge(work / "quantized")
     gguf = write_gguf_part(source, work / "merged", work / "gguf", order.dtype, show) if order.form == "gguf" else None
     return ExportRecord(
@@ -209,7 +219,7 @@ def _made(order: Order, source: Source, into: str, work: Path, show: Progressing
         accepted=bool(proved.faults),
         peak_bytes=peak.bytes,
         seconds=0.0,
-        environment=describe("cpu"),
+        environment=describe("cuda:0" if base_models.on_gpu() else "cpu"),
     )
 
 
@@ -228,29 +238,34 @@ def _merge(order: Order, source: Source, into: str, draft: Path, show: Progressi
 
     folders.write_weights(draft, counted(), order.merged_dtype)
     folders.write_config(draft, setting, order.merged_dtype)
-    folders.write_tokenizer(draft, setting)
+    folders.write_generation(draft, source)
+    folders.write_tokenizer(draft, source)
 
 
-def _quantize(source: Source, merged: Path, draft: Path, show: Progressing) -> str:
+def _quantize(source: Source, dtype: str, merged: Path, draft: Path, show: Progressing) -> str:
     """Writes the merged model as a 4-bit checkpoint of bitsandbytes; how it is quantized."""
     setting = source.setting
     own = source.quantization
-    quantization = Quantization(4, own.quant_type, own.double_quant, "auto")
+    quantization = Quantization(4, own.quant_type, own.double_quant, dtype)
     show.say(f"quantize {quantization}")
     base = base_models.open_base(locate(str(merged)), quantization, setting.facts, setting.tokenizer)
     base.model.config.name_or_path = ""
     base.model.save_pretrained(draft)
     for path in merged.iterdir():
-        if path.suffix != ".safetensors" and not (draft / path.name).exists() and not path.name.startswith("model."):
+        kept = path.name == "generation_config.json" or not (draft / path.name).exists()
+        if kept and path.suffix != ".safetensors" and not path.name.startswith("model."):
             shutil.copy2(path, draft)
-    folders.write_generation(draft, setting)
+    for path in draft.glob("*.safetensors"):
+        path.chmod(0o644)
     return str(quantization)
 
 
 def _refuse_fault(order: Order, proved: Proof, into: str) -> None:
     if not proved.faults or order.accept_drift:
         return
-    cause = "the merged weights do not compute what base and adapter compute"
+    cause = "what was written does not compute what base and adapter compute"
+    if proved.floor and proved.distance.kl_mean <= proved.kl_limit:
+        cause = f"rounding to {order.merged_dtype} moves it: --dtype fp32 does not"
     if into == "original":
         cause = "the original weights are not the quantized ones that the adapter was trained on"
     raise AnswerNo(
@@ -262,11 +277,13 @@ def _refuse_fault(order: Order, proved: Proof, into: str) -> None:
 def _name(finished: Path, work: Path, target: Path) -> None:
     """Puts the finished folder in the target's place; what was there goes afterwards."""
     old = work / "old"
-    if target.is_dir():
-        os.replace(target, old)
     try:
+        if target.is_dir():
+            os.replace(target, old)
         os.replace(finished, target)
-    except OSError:
-        with contextlib.suppress(OSError):
+    except BaseException as error:
+        if old.is_dir() and not target.exists():
             os.replace(old, target)
+        if isinstance(error, OSError):
+            raise MachineError(f"`{target}` cannot be put in its place: {error.strerror}") from error
         raise

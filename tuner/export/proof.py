@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 NEAR_TIE = 1e-4
 SAME_KL = 1e-6  # of an fp32 export, in nats per token
 LEAST_LIMIT = 1e-4  # of any other, where its dtype alone does less
+MOST_LIMIT = 0.05  # of any other, whatever its dtype does
 SEED = 0  # of the bootstrap, as in the benchmark
 
 
@@ -79,7 +80,7 @@ def distance(reference: Sequence[Tensor], other: Sequence[Tensor]) -> Distance:
 
 def kl_limit(floor: Distance | None) -> float:
     """How far an export may be from the reference, in nats per token: twice what its dtype alone does."""
-    return max(2 * floor.kl_mean, LEAST_LIMIT) if floor else SAME_KL
+    return min(max(2 * floor.kl_mean, LEAST_LIMIT), MOST_LIMIT) if floor else SAME_KL
 
 
 def score_pairs(
@@ -118,7 +119,7 @@ def moved(scores: Mapping[str, ScorePair]) -> list[str]:
 def faults(proved: Proof) -> list[str]:
     """What speaks against the export, each in a line; nothing where it is the benchmarked model."""
     found, said = proved.distance, []
-    if found.kl_mean > proved.kl_limit:
+    if not found.kl_mean <= proved.kl_limit:  # also where it is not a number
         said.append(f"KL divergence {found.kl_mean:.2g} nats per token, where {proved.kl_limit:.2g} is the limit")
     other = proved.rows - proved.same_texts - proved.tied_texts
     if proved.floor is None and found.same_top < 1:

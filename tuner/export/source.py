@@ -31,6 +31,7 @@ class Source:
         quantization: of the base as it was benchmarked, wherever that was.
         benchmarked: the likelihoods that a run's benchmark found, by example.
         origin: where it comes from, for the card.
+        formatted: the recipe is the one that it was trained by, so that prompts and decoding are its own.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Source:
     quantization: Quantization
     benchmarked: Mapping[str, float] = field(default_factory=dict)
     origin: Sequence[tuple[str, str]] = ()
+    formatted: bool = True
 
     @property
     def base(self) -> BasePart:
@@ -57,7 +59,7 @@ def from_run(run: Path) -> Source:
     """The adapter of a finished run.
 
     Raises:
-        RequestError: the run is not finished, or its base or data have changed.
+        RequestError: the run is not finished, or its base has changed.
         AnswerNo: its adapter has changed.
     """
     record = read_record(run)
@@ -91,25 +93,40 @@ def from_adapter(adapter: Path, model: str | None, recipe: str | None, overrides
     """An adapter that was made elsewhere with PEFT, on a base that is named.
 
     Args:
-        recipe: whose rows it is proved on; the embedded ones where it is None.
-        overrides: of that recipe; `base.quantization.bits=16` for an adapter of a base that was not quantized.
+        recipe: the one that it was trained by, whose rows it is proved on; embedded rows where it is None.
+        overrides: of that recipe. How the base was held has to be known: from a note beside the adapter, or from
+            `base.quantization.bits`.
 
     Raises:
-        RequestError: no base is named, or the adapter is of an unknown method or does not fit.
+        RequestError: no base is named, it is not known how it was held, or the adapter does not fit.
     """
     if model is None:
         raise RequestError(f"`{adapter}` is no run, so its base has to be named", help="add --base MODEL")
-    asked = adapter_folder.as_saved(load(recipe or ROWS, overrides).on_base(model), adapter, asked_first=False)
+    _, noted = adapter_folder.noted_base(adapter)
+    held = adapter_folder.quantization_called(noted)
+    named = any(line.startswith("base.quantization.bits=") for line in overrides)
+    if held is None and not named and recipe is None:
+        raise RequestError(
+            f"nothing beside the adapter in `{adapter}` says how its base was held, and it corrects those very weights",
+            help="add --set base.quantization.bits=4, or 8, 16 or 32: what it was trained on",
+        )
+    if held and named:
+        raise RequestError(f"it is noted beside the adapter that its base was held in {noted}", help="leave out --set")
+    rows = load(recipe, overrides) if recipe else load(ROWS, ["task.truncate=true", *overrides])
+    asked = adapter_folder.as_saved(rows.on_base(model), adapter, asked_first=False)
     setting = survey(asked, (asked.eval.split,))
     adapter_folder.refuse_other_base(adapter, setting.files)
+    own = held or setting.quantization
+    setting = replace(setting, facts=replace(setting.facts, bits=own.bits))
     device = "cuda:0" if base_models.on_gpu() else "cpu"
-    dtype = base_models.compute_dtype_of(setting.quantization, device)
+    dtype = base_models.compute_dtype_of(own, device)
     return Source(
         name=adapter.absolute().name,
         adapter=adapter,
         setting=setting,
-        quantization=_as_held(setting.quantization, base_models.dtype_name(dtype)),
+        quantization=_as_held(own, base_models.dtype_name(dtype)),
         origin=[("adapter", adapter.absolute().name)],
+        formatted=recipe is not None,
     )
 
 

@@ -14,7 +14,7 @@ from inlay.tuner.report.figures import count, percent, size
 def told(folder: Path) -> str:
     """The proof of the export in `folder`, what it was merged into, and its files."""
     made = ExportRecord.model_validate_json((folder / RECORD).read_text(encoding="utf-8"))
-    bases = {"dequantized": f"dequantized {made.base.quantization} (what the adapter was trained on)"}
+    bases = {"dequantized": f"as the adapter was trained on it: {made.base.quantization}"}
     parts = [("proof", line) for line in lines(made.proof, made.dtype)]
     parts += [("score", _score(name, pair)) for name, pair in made.proof.scores.items()]
     if made.quantized:

@@ -18,7 +18,7 @@ from inlay.tuner.export.records import Proof
 from inlay.tuner.export.reference import question_reference
 from inlay.tuner.export.source import Source
 from inlay.tuner.export.witness import Answers, Questions
-from inlay.tuner.problems import AnswerNo
+from inlay.tuner.problems import AnswerNo, MachineError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,12 +103,14 @@ class Trial:
         self._show.say(f"proof   {rows} rows, the export opened in a new process")
         try:
             asked.write_text(self._questions.model_dump_json(), encoding="utf-8")
-            command = [sys.executable, "-m", "inlay.tuner.export.witness", str(folder), str(asked), str(said)]
+            command = [sys.executable, "-P", "-m", "inlay.tuner.export.witness", str(folder), str(asked), str(said)]
             base = {"BASE": str(self._source.setting.files.folder)}  # an adapter's loader asks where it is
             done = subprocess.run(command, env=offline() | base, capture_output=True, text=True)
             if done.returncode:
+                if done.returncode < 0 or "OutOfMemoryError" in done.stderr:
+                    raise MachineError("the process that opens the export ran out of memory, or was killed")
                 last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-                raise AnswerNo(f"the export does not open: {last}", help="nothing was written")
+                raise AnswerNo(f"the export does not open or answer: {last}", help="nothing was written")
             return witness.read_answers(said)
         finally:
             asked.unlink(missing_ok=True)

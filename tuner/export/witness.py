@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LOGIT_BYTES = 2**28  # of logits that are kept, at most
+WINDOWS = 8  # of a long text, that are compared by their logits
 RECORDS, LOGITS = "records.json", "logits.safetensors"
 
 
@@ -105,8 +106,8 @@ def logits(scorable: Scorable, questions: Questions, renderer: Renderer) -> list
     with observing(scorable):
         for example in questions.examples[: questions.compared]:
             pairs = answer_pairs(renderer, example)
-            rows = [next(answer_logits(scorable, [read], [answer])) for read, answer in pairs]
-            found.append(torch.cat(rows).float().cpu())
+            rows = [next(answer_logits(scorable, [read], [answer])).float().cpu() for read, answer in pairs[:WINDOWS]]
+            found.append(torch.cat(rows))
     return found
 
 
@@ -114,7 +115,7 @@ def fitting(renderer: Renderer, examples: Sequence[Reply | Choice | Text], vocab
     """How many examples, from the first, have logits of at most `LOGIT_BYTES`; at least one."""
     room = LOGIT_BYTES // (4 * vocabulary)
     for count, example in enumerate(examples):
-        room -= sum(len(answer) for _, answer in answer_pairs(renderer, example))
+        room -= sum(len(answer) for _, answer in answer_pairs(renderer, example)[:WINDOWS])
         if room < 0:
             return max(1, count)
     return len(examples)

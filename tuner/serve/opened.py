@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -258,7 +257,7 @@ def _of_adapter(folder: Path, base: str | None) -> _Known:
     return _Known(
         model=model,
         revision=None,
-        quantization=_quantization_called(quantization),
+        quantization=adapter_folder.quantization_called(quantization),
         attention="sdpa",
         adapter=adapter_folder.settled(folder),
         folder=folder,
@@ -270,15 +269,6 @@ def _of_adapter(folder: Path, base: str | None) -> _Known:
 def _of_model(target: str) -> _Known:
     nothing = Adapter.model_validate({"method": "none"})
     return _Known(target, None, None, "sdpa", nothing, None, None, None)
-
-
-def _quantization_called(text: str) -> Quantization | None:
-    """The quantization whose name this is; None where it is none's."""
-    for bits, kind, double in itertools.product((4, 8, 16, 32), ("nf4", "fp4"), (True, False)):
-        candidate = Quantization(bits=bits, quant_type=kind, double_quant=double)
-        if str(candidate) == text:
-            return candidate
-    return None
 
 
 def _as_stored(files: ModelFiles) -> Quantization:
