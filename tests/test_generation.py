@@ -11,7 +11,6 @@ import torch
 from method_cases import methods_on
 from transformers import GenerationConfig
 
-from inlay import adapters
 from inlay.eval import Decoding, Reply, Turn
 from inlay.eval.generate import generate
 from inlay.eval.score import measure_noise
@@ -77,10 +76,6 @@ def greedy_by_transformers(scorable, prompt, stop_ids):
 @pytest.mark.parametrize("shape", ["llama", "gpt2", "gpt_neo", "gpt_neox", "qwen3", "gemma2", "gemma3_text"])
 @pytest.mark.parametrize("name", ["none", "lora", "prefix", "prompt", "bottleneck"])
 def test_rows_that_end_at_different_times_are_what_transformers_writes(name, shape, tiny_models):
-    if adapters.find(name)(adapters.find(name).Options()).refusal(
-        scorables.known(tiny_models(shape), 32)[1], adapters.Training(gradient_checkpointing=False)
-    ):
-        pytest.skip("the method is refused on this architecture")
     scorable = scorables.scorable(tiny_models(shape), name)
     prompts = scorables.ids(8, (1, 90))
     ends = {written(scorable, prompts, 8)[i][2 * i % 7] for i in (0, 3, 5)}

@@ -157,16 +157,16 @@ def _refuse(order: Order, source: Source, into: str) -> None:
 def _refuse_target(order: Order) -> None:
     to = order.to
     if to.is_symlink() or (to.exists() and not to.is_dir()):
-        raise RequestError(Problem(f"`{to}` is no folder", path="--to", help="name another one"))
+        raise RequestError(Problem(f"`{to}` is no folder", file="--to", help="name another one"))
     if to.is_dir() and os.path.ismount(to):
-        raise RequestError(Problem(f"`{to}` is a mount point, which no folder can replace", path="--to", help=WITHIN))
+        raise RequestError(Problem(f"`{to}` is a mount point, which no folder can replace", file="--to", help=WITHIN))
     if not to.is_dir() or not any(to.iterdir()):
         return
     if not (to / RECORD).is_file():
-        raise RequestError(Problem(f"`{to}` is not empty, and no export", path="--to", help="name another folder"))
+        raise RequestError(Problem(f"`{to}` is not empty, and no export", file="--to", help="name another folder"))
     if not order.overwrite:
         help = "name another folder, or add --overwrite to replace it"
-        raise RequestError(Problem(f"`{to}` holds an export", path="--to", help=help))
+        raise RequestError(Problem(f"`{to}` holds an export", file="--to", help=help))
 
 
 def _work(to: Path) -> Path:
