@@ -20,8 +20,7 @@ from tiny_runs import inlay
 
 import inlay as package
 from inlay.tuner.base import Quantization
-from inlay.tuner.export import merge, source
-from inlay.tuner.export import order as exporting
+from inlay.tuner.export import making, merge, source
 from inlay.tuner.problems import RequestError
 
 CANARY = "hf_canaryCanaryCanaryCanary0123456789"
@@ -157,7 +156,7 @@ def _requantized(tensor):
 
 @pytest.mark.parametrize("wrong", WRONG)
 def test_s25_a_wrong_merge_is_caught_and_nothing_is_written(inside, wrong, monkeypatch):
-    monkeypatch.setattr(exporting, "merged_tensors", lambda *call: WRONG[wrong](call))
+    monkeypatch.setattr(making, "merged_tensors", lambda *call: WRONG[wrong](call))
     code, out, err = inlay("export", "lora-dialogue", "--to", "ship", "--dtype", "fp32")
     assert (code, out) == (1, "")
     assert "is not the model that was benchmarked, and was not written" in err
@@ -268,7 +267,7 @@ def test_what_is_to_be_replaced_comes_back_where_the_replacement_fails(inside, m
 
     monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        exporting._name(work / "merged", work, target)
+        making._name(work / "merged", work, target)
     assert (target / "export.json").read_text() == "precious"
 
 

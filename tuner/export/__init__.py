@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from inlay.tuner.export.order import Order, export
+from inlay.tuner.export.making import export
+from inlay.tuner.export.order import Order
 from inlay.tuner.export.terminal import told
 
 __all__ = ["Order", "export", "told"]
