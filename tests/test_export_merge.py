@@ -1,21 +1,27 @@
-"""S25, S26: the merged model computes what base and adapter compute, for every mergeable method and kind of base."""
+"""S25, S26: the merged model computes what base and adapter compute, for every mergeable method and kind of base.
+
+One new process, which knows only transformers, opens the exports of a session one after the other.
+"""
 
 from __future__ import annotations
 
 import gc
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import method_cases
 import pytest
 import torch
-from method_cases import CASES, logits, train
+from method_cases import CASES, batch, logits, train
+from stranger import Stranger
 
 from inlay.tuner import base as bases
 from inlay.tuner import model_files
 from inlay.tuner.architecture import auto_class
 from inlay.tuner.base import Quantization
+from inlay.tuner.export import folder as folders
 from inlay.tuner.export import merge, proof
 from inlay.tuner.export.merge import merged_tensors
 from inlay.tuner.export.reference import compute_in
@@ -36,7 +42,7 @@ class Trained:
 
     case: method_cases.Case
     files: model_files.ModelFiles
-    folder: object
+    folder: Path
     held: Quantization
 
     def setting(self, held: Quantization | None = None) -> SimpleNamespace:
@@ -69,6 +75,13 @@ class Trained:
         return plain(self.files, tensors)
 
 
+    def exported(self, folder: Path) -> Path:
+        """The merged model's folder, written as an export's is."""
+        folders.write_weights(folder, merged_tensors(self.setting(), self.folder, self.held), "fp32")
+        folders.write_config(folder, self.setting(), "fp32")
+        return folder
+
+
 def plain(files: model_files.ModelFiles, tensors: dict[str, torch.Tensor]) -> torch.nn.Module:
     """transformers' own model with these tensors, tied ones tied."""
     config = bases.read_config(files)
@@ -93,6 +106,13 @@ def trained(tiny_models, tmp_path_factory):
     return trained_
 
 
+@pytest.fixture(scope="session")
+def stranger():
+    process = Stranger()
+    yield process
+    process.close()
+
+
 def matrix():
     """Each mergeable method on its drawn shape and the default quantization; all others are slow."""
     cases = [case for case in CASES if case.method.mergeable and case.bits == 32 and case.name != "none"]
@@ -110,9 +130,11 @@ def matrix():
 
 
 @matrix()
-def test_s25_export_equals_benchmarked(case, held, trained):
+def test_s25_export_equals_benchmarked(case, held, trained, stranger, tmp_path):
     made = trained(case, held)
-    wanted, found = made.reference(), logits(case, made.merged())
+    (tmp_path / "export").mkdir()
+    wanted = made.reference()
+    found = stranger.logits(made.exported(tmp_path / "export"), batch(case), tmp_path)
     base = bases.open_base(made.files, made.held, made.setting().facts, made.setting().tokenizer)
     compute_in(base.model, "fp32")
     assert (wanted - logits(case, base.model)).abs().max() > 1e-3, "the adapter must matter"
