@@ -54,6 +54,21 @@ class Continuation:
         self._cache.batch_select_indices(torch.tensor(rows, device=self._mask.device))
         self._mask = self._mask[rows]
 
+    def join(self, other: Continuation) -> None:
+        """Takes the rows of `other` in, behind its own; what has been read of fewer tokens is padded on the left."""
+        import torch
+
+        unused = int(self._mask.any(0).long().argmax())  # slots before any token of the rows that are left
+        width = max(self._mask.shape[1] - unused, other._mask.shape[1])
+
+        def both(mine: Tensor, theirs: Tensor, axis: int) -> Tensor:
+            kept = mine.narrow(axis, unused, mine.shape[axis] - unused)
+            return torch.cat([_widened(kept, width, axis), _widened(theirs, width, axis)])
+
+        for mine, theirs in zip(self._cache.layers, other._cache.layers, strict=True):
+            mine.keys, mine.values = both(mine.keys, theirs.keys, 2), both(mine.values, theirs.values, 2)
+        self._mask = both(self._mask, other._mask, 1)
+
     def extend(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """Appends tokens to each row; shorter rows are padded on the right, and cannot be extended again.
 
@@ -83,6 +98,7 @@ def follow(
     prompts: Sequence[Sequence[int]],
     choose: Callable[[list[int], Tensor], list[int]],
     goes_on: Callable[[int, int], bool],
+    joining: Callable[[int], Sequence[Sequence[int]]] = lambda _: (),
 ) -> None:
     """Continues each prompt, a token for each row in turn. A row that has ended leaves the batch, so the others need
     not carry it.
@@ -90,19 +106,31 @@ def follow(
     Args:
         choose: from the rows that are left and logits (rows left, vocabulary) to the next token of each.
         goes_on: hears the row and its token, and says whether the row goes on behind it.
+        joining: called between two tokens with the number of rows that are left; prompts that join them, which take the
+            next row numbers. Not where attention is windowed, which counts slots.
     """
+    import torch
+
     read = Continuation(scorable, prompts)
-    rows, logits = list(range(len(prompts))), read.last
-    while True:
+    rows, logits, begun = list(range(len(prompts))), read.last, len(prompts)
+    while rows:
         chosen = choose(rows, logits)
         told = [goes_on(row, token) for row, token in zip(rows, chosen, strict=True)]
         going = [i for i, more in enumerate(told) if more]
-        if not going:
-            return
-        if len(going) < len(rows):
+        if 0 < len(going) < len(rows):
             read.select(going)
         rows = [rows[i] for i in going]
-        logits = read.extend([[chosen[i]] for i in going])[:, -1]
+        if rows:
+            logits = read.extend([[chosen[i]] for i in going])[:, -1]
+        if prompts := joining(len(rows)):
+            new = Continuation(scorable, prompts)
+            if rows:
+                read.join(new)
+                logits = torch.cat([logits, new.last])
+            else:
+                read, logits = new, new.last
+            rows += range(begun, begun + len(prompts))
+            begun += len(prompts)
 
 
 def takes_positions(scorable: Scorable) -> bool:
@@ -112,6 +140,19 @@ def takes_positions(scorable: Scorable) -> bool:
 
 def needs_equal_lengths(scorable: Scorable) -> bool:
     """Whether prompts of different lengths cannot be read in one batch with the result that each has alone."""
+    return not takes_positions(scorable) or (scorable.prepends != "nothing" and is_windowed(scorable))
+
+
+def is_windowed(scorable: Scorable) -> bool:
+    """Whether attention looks back only so far, and counts slots to know how far."""
     config = scorable.inner.config.get_text_config()
-    windowed = any(getattr(config, name, None) for name in WINDOWS)
-    return not takes_positions(scorable) or (scorable.prepends != "nothing" and windowed)
+    return any(getattr(config, name, None) for name in WINDOWS)
+
+
+def _widened(tensor: Tensor, width: int, axis: int) -> Tensor:
+    """The tensor with zeros before it along the axis, up to this width."""
+    import torch
+
+    shape = list(tensor.shape)
+    shape[axis] = width - shape[axis]
+    return torch.cat([tensor.new_zeros(shape), tensor], axis)

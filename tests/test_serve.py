@@ -27,11 +27,11 @@ import uvicorn
 from answering import by_peft, predictions
 from tiny_runs import inlay
 
-from inlay.eval import Decoding
+from inlay.eval import Decoding, Text
 from inlay.eval.several import _drawn
 from inlay.tuner.problems import RequestError
 from inlay.tuner.serve import server
-from inlay.tuner.serve.engine import Engine, _overlap
+from inlay.tuner.serve.engine import Engine, Request, _overlap
 from inlay.tuner.serve.opened import examine
 from inlay.tuner.serve.stand import Stand, side_by_side
 
@@ -301,6 +301,39 @@ def test_a_client_that_goes_away_ends_its_reply(stream, made):
         client = openai.OpenAI(base_url=address, api_key="none", max_retries=0)
         client.completions.create(model="base", prompt="The lamp", max_tokens=2)  # waits for it
         assert ended[0].tokens < 120
+
+
+def test_who_comes_later_joins(made):
+    """A short reply begins and ends while a long one is written."""
+    with contextlib.chdir(made), running("dialogue") as (address, engine):
+        client = openai.OpenAI(base_url=address, api_key="none", max_retries=0)
+        short = {"model": "base", "prompt": "The lamp", "max_tokens": 2}
+        alone = client.completions.create(**short).choices[0].text
+        slow = {"model": "base", "prompt": "How is the news", "max_tokens": 200, "stream": True}
+        whole = "".join(chunk.choices[0].text for chunk in client.completions.create(**slow))
+        stream = client.completions.create(**slow)
+        pieces = [next(stream).choices[0].text, next(stream).choices[0].text]
+        assert client.completions.create(**short).choices[0].text == alone
+        assert len(engine._in_hand) == 1, "the long one is still being written"
+        for chunk in stream:
+            pieces.append(chunk.choices[0].text)
+        assert "".join(pieces) == whole
+
+
+def test_nobody_joins_ahead_of_who_came_before(made):
+    with contextlib.chdir(made):
+        stand = Stand(side_by_side([examine("dialogue")]))
+        scorable = stand.put_on("base")
+    engine = Engine(stand, batch_size=2, most=9)
+    waiting = [
+        Request(model, Text("", "The lamp"), (5, 6), Decoding(), (), lambda _: None)
+        for model in ("base", "dialogue", "base")
+    ]
+    engine.submit(*waiting)
+    assert engine._joining(scorable, "base", left=2) == [], "the batch is full"
+    assert engine._joining(scorable, "base", left=1) == waiting[:1]
+    assert engine._joining(scorable, "base", left=1) == [], "the other adapter's request is older"
+    assert engine._joining(scorable, "dialogue", left=0) == waiting[1:2]
 
 
 def test_a_failure_within_is_told_and_the_next_request_answered(made):

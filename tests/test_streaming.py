@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from types import MappingProxyType
 
 import pytest
 import scorables
@@ -11,7 +13,7 @@ import torch
 from inlay import adapters
 from inlay.eval import Decoding
 from inlay.eval.generate import generate, in_batches, stream
-from inlay.eval.several import can_write, write_several
+from inlay.eval.several import Writing, can_write, write_several
 
 GREEDY = Decoding(max_new_tokens=8)
 DRAWN = Decoding(max_new_tokens=8, do_sample=True, temperature=1.5, top_k=50, seed=4)
@@ -19,6 +21,7 @@ BEAMS = Decoding(max_new_tokens=8, num_beams=3)
 PENALIZED = Decoding(max_new_tokens=8, repetition_penalty=1.3)
 PROMPT = scorables.ids(3, (9, 20))[1]
 NEVER = (511,)
+NOBODY = MappingProxyType({})
 
 
 def told(scorable, decoding, stop_ids=NEVER) -> list[int]:
@@ -64,34 +67,83 @@ def test_a_listener_that_ends_a_reply_leaves_the_model_as_it_was(name, tiny_mode
     assert told(scorable, GREEDY) == expected
 
 
-@pytest.mark.parametrize("shape", ["llama", "gpt2", "gemma2"])
-@pytest.mark.parametrize("name", ["none", "lora", "prefix", "prompt", "bottleneck"])
-def test_each_of_several_replies_is_what_it_is_alone(name, shape, tiny_models):
+PROMPTS = scorables.ids(6, (3, 40))
+DECODINGS = [GREEDY, DRAWN, dataclasses.replace(GREEDY, max_new_tokens=3), DRAWN, GREEDY, DRAWN]
+
+
+def several(scorable, first: list[int], joins=NOBODY, *, stop_ids=NEVER, enough=99) -> dict[int, list[int]]:
+    """Replies to the prompts with these indices; others join after so many tokens."""
+    written: dict[int, list[int]] = {}
+    ended: list[int] = []
+    tokens = itertools.count(1)
+
+    def writing(index: int) -> Writing:
+        written[index] = []
+
+        def heard(token: int) -> bool:
+            assert index not in ended
+            written[index].append(token)
+            return len(written[index]) < enough
+
+        return Writing(PROMPTS[index], DECODINGS[index], heard, lambda: ended.append(index))
+
+    def joining(left: int) -> list[Writing]:
+        assert left == len(written) - len(ended)
+        return [writing(index) for index in joins.get(next(tokens), [])]
+
+    write_several(scorable, [writing(index) for index in first], stop_ids=stop_ids, joining=joining)
+    assert sorted(ended) == sorted(written)
+    return written
+
+
+def ready(name: str, shape: str, tiny_models):
     scorable = scorables.scorable(tiny_models(shape), name)
     if not can_write(scorable, GREEDY):
         pytest.skip("prompts of different lengths cannot be read together")
-    prompts = scorables.ids(6, (3, 40))
-    decodings = [GREEDY, DRAWN, dataclasses.replace(GREEDY, max_new_tokens=3), DRAWN, GREEDY, DRAWN]
+    return scorable
 
-    def several(rows: list[int], stop_ids=NEVER, enough: int = 99) -> list[list[int]]:
-        written: list[list[int]] = [[] for _ in rows]
 
-        def heard(row: int, token: int) -> bool:
-            written[row].append(token)
-            return len(written[row]) < enough
-
-        some = [prompts[i] for i in rows], [decodings[i] for i in rows]
-        write_several(scorable, *some, stop_ids=stop_ids, heard=heard)
-        return written
-
-    together = several(list(range(6)))
-    assert together == [several([i])[0] for i in range(6)]
-    greedy = generate(scorable, [prompts[i] for i in (0, 2, 4)], GREEDY, stop_ids=NEVER, batch_size=1)
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "gemma2"])
+@pytest.mark.parametrize("name", ["none", "lora", "prefix", "prompt", "bottleneck"])
+def test_each_of_several_replies_is_what_it_is_alone(name, shape, tiny_models):
+    scorable = ready(name, shape, tiny_models)
+    together = several(scorable, [0, 1, 2, 3, 4, 5])
+    assert together == {i: several(scorable, [i])[i] for i in range(6)}
+    greedy = generate(scorable, [PROMPTS[i] for i in (0, 2, 4)], GREEDY, stop_ids=NEVER, batch_size=1)
     assert [together[0], together[2], together[4]] == [greedy[0], greedy[1][:3], greedy[2]]
-    assert len(set(map(tuple, together))) == 6
-    assert several(list(range(6)), enough=2) == [row[:2] for row in together]
+    assert len(set(map(tuple, together.values()))) == 6
+    assert several(scorable, [0, 1, 2, 3], enough=2) == {i: together[i][:2] for i in range(4)}
     stop = together[1][4]
-    assert several([0, 1], stop_ids=(stop,))[1] == together[1][: together[1].index(stop) + 1]
+    assert several(scorable, [0, 1], stop_ids=(stop,))[1] == together[1][: together[1].index(stop) + 1]
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "gpt_neox"])
+@pytest.mark.parametrize("name", ["none", "lora", "prefix", "prompt", "bottleneck", "llama_adapter"])
+def test_a_reply_that_joins_others_is_what_it_is_alone(name, shape, tiny_models):
+    if name == "llama_adapter" and shape != "llama":
+        pytest.skip("it is made for Llama")
+    scorable = ready(name, shape, tiny_models)
+    alone = {i: several(scorable, [i])[i] for i in range(6)}
+    assert several(scorable, [0], {2: [1, 2], 4: [3], 5: [4, 5]}) == alone
+    assert several(scorable, [2], {3: [0], 4: [1, 3]}) == {i: alone[i] for i in (0, 1, 2, 3)}, "2 has ended before"
+
+
+def test_nobody_joins_where_attention_is_windowed(tiny_models):
+    assert list(several(ready("none", "gemma2", tiny_models), [0], {2: [1]})) == [0]
+
+
+def test_what_is_read_does_not_grow_with_those_that_have_gone(tiny_models):
+    """Or a server that is never idle would hold the slots of all that it ever answered."""
+    scorable = ready("none", "llama", tiny_models)
+    widths: list[int] = []
+    scorable.model.register_forward_pre_hook(
+        lambda _, __, given: widths.append(given["attention_mask"].shape[1]), with_kwargs=True
+    )
+    first, *others = sorted((0, 1, 3, 4, 5), key=lambda i: -len(PROMPTS[i]))
+    several(scorable, [first], {6 * n: [i] for n, i in enumerate(others, 1)})
+    assert widths[0] == len(PROMPTS[first])
+    assert len(widths) == 5 + 4 * 6 + 7
+    assert max(widths) <= len(PROMPTS[first]) + 2 * 8
 
 
 @pytest.mark.parametrize("decoding", [GREEDY, DRAWN], ids=Decoding.signature)

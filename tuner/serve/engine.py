@@ -1,7 +1,8 @@
 """Answers the requests of a server: one thread, which takes what waits for the same adapter in one batch.
 
-The oldest request says which adapter is next; others that wait for it are answered with it. A request hears its reply
-piece by piece, and at last how it ended.
+The oldest request says which adapter is next; others that wait for it are answered with it, and those that come while
+it answers join in, until the oldest that waits is of another adapter. A request hears its reply piece by piece, and as
+soon as it is whole how it ended.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Literal
 from inlay.eval import Choice, Decoding, Example
 from inlay.eval.generate import stream
 from inlay.eval.scoring import Scorable
-from inlay.eval.several import can_write, write_several
+from inlay.eval.several import Writing, can_write, write_several
 from inlay.tuner.serve.answers import Unrolling, answer
 from inlay.tuner.serve.opened import Target
 from inlay.tuner.serve.stand import Stand
@@ -77,7 +78,7 @@ class Engine:
         self.tokenizing = threading.Lock()
         self._batch_size, self._most = batch_size, most
         self._waiting: deque[Request] = deque()
-        self._in_hand = 0
+        self._in_hand: set[Request] = set()
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="inlay-engine", daemon=True)
@@ -100,7 +101,7 @@ class Engine:
             BusyError: too many wait already; none of these was taken.
         """
         with self._changed:
-            if self._stopping or len(self._waiting) + self._in_hand + len(requests) > self._most:
+            if self._stopping or len(self._waiting) + len(self._in_hand) + len(requests) > self._most:
                 raise BusyError(f"{self._most} requests are being answered or wait; ask again later")
             self._waiting += requests
             self._changed.notify()
@@ -110,10 +111,8 @@ class Engine:
             try:
                 self._answer(batch)
             except Exception as error:  # a request must hear of it, and the next one be answered
-                for request in batch:
-                    request.tell(Failed(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"))
-            with self._changed:
-                self._in_hand = 0
+                for request in tuple(self._in_hand):
+                    self.end(request, Failed(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"))
         for request in self._waiting:
             request.tell(Failed("the server is stopping"))
 
@@ -127,8 +126,21 @@ class Engine:
             batch = [request for request in self._waiting if request.model == model][: self._batch_size]
             for request in batch:
                 self._waiting.remove(request)
-            self._in_hand = len(batch)
+            self._in_hand.update(batch)
             return batch
+
+    def _joining(self, scorable: Scorable, model: str, left: int) -> list[Request]:
+        """The oldest that wait, as far as they can be written with the replies in hand, of which so many are left."""
+        taken: list[Request] = []
+        with self._changed:
+            self._ready()
+            while self._waiting and len(taken) + left < self._batch_size and not self._stopping:
+                oldest = self._waiting[0]
+                if oldest.model != model or not _is_shared(scorable, oldest):
+                    break
+                taken.append(self._waiting.popleft())
+            self._in_hand.update(taken)
+        return taken
 
     def _ready(self) -> bool:
         """Whether something is to be done, once what nobody wants any more is left out."""
@@ -141,21 +153,18 @@ class Engine:
     def _answer(self, batch: Sequence[Request]) -> None:
         scorable = self.stand.put_on(batch[0].model)
         target = self.stand.targets[batch[0].model]
-        together, alone = [], []
-        for request in batch:
-            shared = not isinstance(request.example, Choice) and can_write(scorable, request.decoding)
-            (together if shared else alone).append(request)
+        together = [request for request in batch if _is_shared(scorable, request)]
+        alone = [request for request in batch if request not in together]
+
+        def writings(requests: Sequence[Request]) -> list[Writing]:
+            replies = [_Reply(request, target, self) for request in requests]
+            return [Writing(r.request.prompt, r.request.decoding, r.hear, r.end) for r in replies]
+
+        def joining(left: int) -> list[Writing]:  # none where others would have to wait for them
+            return [] if alone else writings(self._joining(scorable, target.name, left))
+
         if together:
-            replies = [_Reply(request, target, self) for request in together]
-            write_several(
-                scorable,
-                [request.prompt for request in together],
-                [request.decoding for request in together],
-                stop_ids=target.renderer.stop_ids,
-                heard=lambda row, token: replies[row].hear(token),
-            )
-            for reply in replies:
-                reply.end()
+            write_several(scorable, writings(together), stop_ids=target.renderer.stop_ids, joining=joining)
         for request in alone:
             self._answer_alone(scorable, target, request)
 
@@ -171,7 +180,7 @@ class Engine:
                     heard=request.tell,
                 )
                 length = len(target.renderer.answer_ids(request.example.turns, found.text))
-            request.tell(Ended("stop", length))
+            self.end(request, Ended("stop", length))
             return
         reply = _Reply(request, target, self)
 
@@ -183,10 +192,21 @@ class Engine:
             stream(scorable, request.prompt, request.decoding, stop_ids=target.renderer.stop_ids, heard=heard)
         reply.end()
 
+    def end(self, request: Request, how: Ended | Failed) -> None:
+        """Tells the end of a reply; another may take its place."""
+        with self._changed:
+            self._in_hand.remove(request)
+        request.tell(how)
+
     @property
     def stopping(self) -> bool:
         """Whether it is to end."""
         return self._stopping
+
+
+def _is_shared(scorable: Scorable, request: Request) -> bool:
+    """Whether it can be answered beside others."""
+    return not isinstance(request.example, Choice) and can_write(scorable, request.decoding)
 
 
 class _Enough(Exception):
@@ -197,7 +217,7 @@ class _Reply:
     """A reply as it is written: tokens to text, held back as long as it could be the beginning of a word to end at."""
 
     def __init__(self, request: Request, target: Target, engine: Engine) -> None:
-        self._request, self._engine = request, engine
+        self.request, self._engine = request, engine
         self._text = Unrolling(target.renderer)
         self._stop_ids = target.renderer.stop_ids
         self._held = ""
@@ -213,7 +233,7 @@ class _Reply:
         with self._engine.tokenizing:
             piece = self._text.add(token)
         self._tell(piece)
-        return not (self._over or self._request.unwanted.is_set() or self._engine.stopping)
+        return not (self._over or self.request.unwanted.is_set() or self._engine.stopping)
 
     def end(self) -> None:
         """After the last token."""
@@ -221,22 +241,22 @@ class _Reply:
             rest = self._text.rest()
         self._tell(rest)
         if self._held and not self._over:
-            self._request.tell(self._held)
-        self._request.tell(Ended(self._reason, self._tokens))
+            self.request.tell(self._held)
+        self._engine.end(self.request, Ended(self._reason, self._tokens))
 
     def _tell(self, piece: str) -> None:
         if self._over or not piece:
             return
         text = self._held + piece
-        found = [place for word in self._request.until if (place := text.find(word)) >= 0]
+        found = [place for word in self.request.until if (place := text.find(word)) >= 0]
         if found:
             self._over, self._reason, self._held = True, "stop", ""
             ready = text[: min(found)]
         else:
-            kept = max((_overlap(text, word) for word in self._request.until), default=0)
+            kept = max((_overlap(text, word) for word in self.request.until), default=0)
             ready, self._held = text[: len(text) - kept], text[len(text) - kept :]
         if ready:
-            self._request.tell(ready)
+            self.request.tell(ready)
 
 
 def _overlap(text: str, word: str) -> int:
