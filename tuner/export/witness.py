@@ -145,7 +145,7 @@ def main() -> None:
         records=question(scorable, questions, renderer, lambda *_: None),
         prompts=_same_prompts(tokenizer, questions, renderer),
     )
-    said.mkdir(parents=True, exist_ok=True)
+    said.mkdir()
     tensors = {str(i): tensor.contiguous() for i, tensor in enumerate(logits(scorable, questions, renderer))}
     save_file(tensors, said / LOGITS)
     (said / RECORDS).write_text(answers.model_dump_json(), encoding="utf-8")
