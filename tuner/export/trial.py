@@ -41,7 +41,6 @@ class Trial:
             prompt_format=setting.renderer.prompt_format,
             around=(plain and around(setting.task.prompt or "")) or ("", ""),
             prepends=setting.method.prepends if adapter else "nothing",
-            adapter=adapter,
             decoding=setting.decoding,
             batch_size=setting.recipe.eval.batch_size,
             window=setting.renderer.window,
