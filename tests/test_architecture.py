@@ -56,7 +56,7 @@ DOORWAYS = {
     "evaluate": ("eval/metrics/__init__.py",),
     "sacrebleu": ("eval/metrics/",),
     "rouge_score": ("eval/metrics/",),
-    "huggingface_hub": ("tuner/data/hub.py", "tuner/model_files.py"),
+    "huggingface_hub": ("tuner/data/hub.py", "tuner/model_files.py", "tuner/export/push.py"),
     "yaml": ("tuner/recipe/",),
     "jinja2": ("tuner/report/", "tuner/data/rendering.py"),
     "matplotlib": ("tuner/comparison/page/paper.py",),

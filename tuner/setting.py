@@ -132,13 +132,17 @@ class Setting:
         )
 
 
-def survey(recipe: Recipe, splits: Sequence[str] | None = None, *, reserve: int = 0) -> Setting:
+def survey(
+    recipe: Recipe, splits: Sequence[str] | None = None, *, reserve: int = 0, train: bool = True
+) -> Setting:
     """Reads configuration, tokenizer and data, and checks them against the recipe.
 
     Args:
         splits: the splits to prepare beside the training rows; by default those that the recipe's run needs.
         reserve: positions of the context to leave free, where that is more than the method's own: adapters that are to
             be compared read the same tokens.
+        train: whether anything will train, or be shown training rows. Without, these are left out, and so is what
+            can be said of them alone: their length, what they share with the others, the number of steps.
 
     Raises:
         RequestError, MachineError: the base, the data or the method cannot be used as the recipe asks.
@@ -160,8 +164,9 @@ def survey(recipe: Recipe, splits: Sequence[str] | None = None, *, reserve: int 
     decoding = Decoding(**recipe.eval.decoding.model_dump(), seed=recipe.seed)
     limits = _limits(recipe, facts, max(method.prepended, reserve), decoding, answers=task.answers)
     renderer = _renderer(recipe, tokenizer, facts, limits)
-    data = prepare(recipe, task, renderer, limits, wanted)
-    _refuse_misfit(recipe, method, facts, _steps(recipe, len(data.training)), reserve)
+    data = prepare(recipe, task, renderer, limits, wanted, train=train)
+    if train:
+        _refuse_misfit(recipe, method, facts, _steps(recipe, len(data.training)), reserve)
     _refuse_long_examples(recipe, renderer, data, limits)
     language = recipe.eval.language
     if language == "auto":
@@ -196,6 +201,7 @@ def _steps(recipe: Recipe, rows: int) -> int:
     """Optimizer steps, as Trainer counts them: the last one of an epoch may be of fewer rows."""
     if recipe.train.max_steps is not None:
         return recipe.train.max_steps
+    assert rows, "the training rows were left out, and the number of steps depends on them"
     batches = math.ceil(rows / recipe.train.micro_batch_size)
     each = max(1, math.ceil(batches / recipe.train.gradient_accumulation_steps))
     return math.ceil((recipe.train.epochs or 1) * each)

@@ -87,6 +87,8 @@ def command_line() -> tuple[_Parser, dict[str, _Parser]]:
     export.add_argument("--recipe", metavar="RECIPE", help="of an adapter: whose rows it is proved on (embedded ones)")
     export.add_argument("--accept-drift", action="store_true", help="write it even where the proof fails, and say so")
     export.add_argument("--overwrite", action="store_true", help="replace a folder that is not empty")
+    export.add_argument("--push", metavar="REPO", help="upload it to this repository of the Hugging Face Hub too")
+    export.add_argument("--public", action="store_true", help="with --push: for everyone to see")
     _add_set(export)
 
     chat = add("chat", "talk to a run, an adapter or a model, at a terminal or through pipes", _chat)
@@ -201,7 +203,9 @@ def _export(options: argparse.Namespace) -> None:
 
     target = listing.adapter_named(options.target)
 
-    from inlay.tuner.export import Order, export, told
+    from inlay.tuner.export import Order, destination, export, push, told
+
+    where = destination(options.push, public=options.public)
 
     alike = ("to", "dtype", "base", "recipe", "accept_drift", "overwrite")
     order = Order(
@@ -211,7 +215,9 @@ def _export(options: argparse.Namespace) -> None:
         overrides=tuple(options.overrides),
         **{name: getattr(options, name) for name in alike},
     )
-    print(told(export(order)))
+    print(told(export(order)), flush=True)
+    if where:
+        print(push(order.to, where))
 
 
 def _chat(options: argparse.Namespace) -> int:

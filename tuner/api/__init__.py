@@ -110,6 +110,8 @@ def export(
     overrides: Sequence[str] = (),
     accept_drift: bool = False,
     overwrite: bool = False,
+    push: str | None = None,
+    public: bool = False,
 ) -> Path:
     """Writes the merged model of an adapter, and proves that it is the one that was benchmarked.
 
@@ -124,17 +126,22 @@ def export(
         recipe, overrides: of an adapter made elsewhere, whose rows it is proved on.
         accept_drift: write the export although the proof finds it to be another model.
         overwrite: replace a folder that is not empty.
+        push: upload it to this repository of the Hugging Face Hub too, as one commit, with the token of this machine.
+        public: make that repository for everyone to see; one that is public already is refused otherwise.
 
     Returns:
         The export's folder; its `export.json` holds the proof.
 
     Raises:
-        inlay.tuner.problems.Failure: the request or the machine was wrong, or the proof failed and nothing is written.
+        inlay.tuner.problems.Failure: the request or the machine was wrong, or the proof failed and nothing is written;
+            or it could not be pushed, and is in the folder all the same.
     """
-    from inlay.tuner.export import Order
+    from inlay.tuner.export import Order, destination
     from inlay.tuner.export import export as start
+    from inlay.tuner.export import push as upload
     from inlay.tuner.listing import adapter_named
 
+    where = destination(push, public=public)
     order = Order(
         target=adapter_named(str(target)),
         to=Path(to),
@@ -147,7 +154,10 @@ def export(
         accept_drift=accept_drift,
         overwrite=overwrite,
     )
-    return start(order)
+    folder = start(order)
+    if where:
+        upload(folder, where)
+    return folder
 
 
 def check(

@@ -20,7 +20,7 @@ from inlay.eval import Choice, Example, Text
 from inlay.tuner.data.columns import Columns
 from inlay.tuner.data.few_shot import choose
 from inlay.tuner.data.formats import Row
-from inlay.tuner.data.overlap import sift
+from inlay.tuner.data.overlap import Sifted, sift
 from inlay.tuner.data.rendering import Renderer
 from inlay.tuner.data.sources import Source, open_splits
 from inlay.tuner.data.tasks import Task
@@ -82,8 +82,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What training and benchmark take, and the record of it. `examples` by split; `shown`: training examples for the
-    context of a few-shot prompt."""
+    """What training and benchmark take, and the record of it. `training`: none where they were left out; `examples` by
+    split; `shown`: training examples for the context of a few-shot prompt."""
 
     training: tuple[TrainingRow, ...]
     examples: Mapping[str, tuple[Example, ...]]
@@ -108,21 +108,28 @@ class _Tally:
         return row.id if self.ids[row.id] == 1 else f"{row.id}~{self.ids[row.id]}"
 
 
-def prepare(recipe: Recipe, task: Task, renderer: Renderer, limits: Limits, splits: Sequence[str]) -> Prepared:
+def prepare(
+    recipe: Recipe, task: Task, renderer: Renderer, limits: Limits, splits: Sequence[str], *, train: bool = True
+) -> Prepared:
     """Reads the training rows and the named other splits, and renders them.
+
+    Args:
+        train: whether rows to train on are wanted, and to compare the others with. Without, no training row is read but
+            for what a task has to learn from them.
 
     Raises:
         RequestError: rows are malformed, a label is unknown, or too many rows are too long.
         MachineError: a hub dataset cannot be reached.
     """
-    wanted = tuple(dict.fromkeys(("train", *splits)))
+    used = tuple(dict.fromkeys(("train", *splits) if train else splits))
+    wanted = used if train or not task.learns else ("train", *used)
     opened = open_splits(source(recipe), Columns(task.columns_for(task.prompt), recipe.task.columns), wanted)
-    given = opened.rows["train"]
+    given = opened.rows.get("train", [])
     task.learn([row.values for row in given])
     measured = {split: opened.rows[split] for split in wanted if split != "train"}
-    sifted = sift(task, given, measured, recipe.task.overlap)
-    tallies = {split: _Tally() for split in wanted}
-    training = _fit_training(recipe, task, renderer, limits.training, sifted.rows, tallies["train"])
+    sifted = sift(task, given, measured, recipe.task.overlap) if train else Sifted(given, {}, 0)
+    tallies = {split: _Tally() for split in used}
+    training = _fit_training(recipe, task, renderer, limits.training, sifted.rows, tallies["train"]) if train else []
     examples = {
         split: _fit_examples(recipe, task, renderer, limits, opened.rows[split], tallies[split])
         for split in wanted
@@ -140,13 +147,13 @@ def prepare(recipe: Recipe, task: Task, renderer: Renderer, limits: Limits, spli
         documents_cut={split: tally.cut for split, tally in tallies.items()},
         tokens={split: tally.tokens for split, tally in tallies.items()},
         trained_tokens=sum(row.labels for row in training),
-        first_row=show(renderer, training[0]),
+        first_row=show(renderer, training[0]) if train else [],
         overlap=sifted.overlap,
         dropped=len(given) - len(sifted.rows),
         duplicates=sifted.duplicates,
     )
     shown: tuple[Example, ...] = ()
-    if recipe.eval.few_shot:
+    if recipe.eval.few_shot and train:
         shown = choose(task, renderer, sifted.rows, recipe.eval.few_shot, recipe.seed)
     return Prepared(tuple(training), examples, shown, record)
 

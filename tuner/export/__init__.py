@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inlay.tuner.export.making import export
 from inlay.tuner.export.order import Order
+from inlay.tuner.export.push import destination, push
 from inlay.tuner.export.terminal import told
 
-__all__ = ["Order", "export", "told"]
+__all__ = ["Order", "destination", "export", "push", "told"]

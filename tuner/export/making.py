@@ -1,7 +1,7 @@
 """`inlay export`: merges, proves, and only then gives the folder its name.
 
-Everything is made in a hidden folder beside the target. A kill at any moment leaves that one, which the next export
-clears away, and never a target that is half there or not proved.
+Everything is made in a hidden folder beside the target, by one process at a time. A kill at any moment leaves that one,
+which the next export clears away, and never a target that is half there or not proved.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from inlay.tuner.export.order import BASES, RECORD, Order, refuse
 from inlay.tuner.export.records import ExportRecord, Proof
 from inlay.tuner.export.source import Source, from_adapter, from_run
 from inlay.tuner.export.trial import Trial
+from inlay.tuner.export.workplace import OLD, workplace
 from inlay.tuner.meter import PeakMemory
 from inlay.tuner.model_files import locate
 from inlay.tuner.problems import AnswerNo, MachineError, RequestError
@@ -44,20 +45,16 @@ def export(order: Order) -> Path:
     """
     started = time.time()
     show = Progressing()
-    with hushed(), StopRequest():
+    with hushed(), StopRequest(), workplace(order.to) as work:
         source, into = _source(order)
         refuse(order, source, into)
-        work = _work(order.to)
-        try:
-            made = _made(order, source, into, work, show)
-            show.clear()
-            made = made.model_copy(update={"seconds": time.time() - started})
-            finished = work / order.part
-            write_whole(finished / RECORD, made.model_dump_json(indent=2) + "\n")
-            write_card(finished, made, source)
-            _name(finished, work, order.to.absolute())
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        made = _made(order, source, into, work, show)
+        show.clear()
+        made = made.model_copy(update={"seconds": time.time() - started})
+        finished = work / order.part
+        write_whole(finished / RECORD, made.model_dump_json(indent=2) + "\n")
+        write_card(finished, made, source)
+        _name(finished, work, order.to.absolute())
     return order.to
 
 
@@ -73,22 +70,6 @@ def _source(order: Order) -> tuple[Source, str]:
             help=f"--base {' or '.join(BASES)}",
         )
     return from_run(order.target), order.base or BASES[0]
-
-
-def _work(to: Path) -> Path:
-    """An empty hidden folder beside the target; what a killed export left there goes, but for an export that it was
-    about to replace."""
-    work = to.absolute().parent / f".{to.absolute().name}.partial"
-    try:
-        if work.is_symlink():
-            work.unlink()
-        if (work / "old").is_dir() and not to.exists():
-            os.replace(work / "old", to)
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-    except OSError as error:
-        raise MachineError(f"cannot write to `{work.parent}`: {error.strerror}") from error
-    return work
 
 
 def _made(order: Order, source: Source, into: str, work: Path, show: Progressing) -> ExportRecord:
@@ -182,7 +163,7 @@ def _refuse_fault(order: Order, proved: Proof, into: str) -> None:
 
 def _name(finished: Path, work: Path, target: Path) -> None:
     """Puts the finished folder in the target's place; what was there goes afterwards."""
-    old = work / "old"
+    old = work / OLD
     try:
         if target.is_dir():
             os.replace(target, old)

@@ -12,7 +12,7 @@ from inlay.tuner import base as base_models
 from inlay.tuner.base import Quantization
 from inlay.tuner.export.records import BasePart
 from inlay.tuner.problems import AnswerNo, RequestError
-from inlay.tuner.recipe import load
+from inlay.tuner.recipe import Recipe, load
 from inlay.tuner.records import Prediction, RunRecord
 from inlay.tuner.report import read_record
 from inlay.tuner.setting import Setting, survey
@@ -69,7 +69,8 @@ def from_run(run: Path) -> Source:
             help=f"finish it first: inlay run {run}/recipe.yaml",
         )
     recipe = load(run / "recipe.yaml", ["adapter.start_from=null"], anywhere=True)
-    setting = survey(recipe, (recipe.eval.split,))
+    recipe = _with_labels(recipe, record)
+    setting = survey(recipe, (recipe.eval.split,), train=False)
     adapter = run / "adapter"
     adapter_folder.refuse_other_base(adapter, setting.files)
     found = adapter_folder.weights_sha256(adapter)
@@ -114,7 +115,7 @@ def from_adapter(adapter: Path, model: str | None, recipe: str | None, overrides
         raise RequestError(f"it is noted beside the adapter that its base was held in {noted}", help="leave out --set")
     rows = load(recipe, overrides) if recipe else load(ROWS, ["task.truncate=true", *overrides])
     asked = adapter_folder.as_saved(rows.on_base(model), adapter, asked_first=False)
-    setting = survey(asked, (asked.eval.split,))
+    setting = survey(asked, (asked.eval.split,), train=False)
     adapter_folder.refuse_other_base(adapter, setting.files)
     own = held or setting.quantization
     setting = replace(setting, facts=replace(setting.facts, bits=own.bits))
@@ -128,6 +129,14 @@ def from_adapter(adapter: Path, model: str | None, recipe: str | None, overrides
         origin=[("adapter", adapter.absolute().name)],
         formatted=recipe is not None,
     )
+
+
+def _with_labels(recipe: Recipe, record: RunRecord) -> Recipe:
+    """The recipe with the labels that the benchmark chose among, where it leaves them to the training rows."""
+    if recipe.task.labels or not record.eval or not record.eval.labels:
+        return recipe
+    labels = {label: label for label in record.eval.labels}
+    return recipe.model_copy(update={"task": recipe.task.model_copy(update={"labels": labels})})
 
 
 def _as_held(own: Quantization, compute_dtype: str) -> Quantization:

@@ -41,7 +41,6 @@ class Trial:
             prompt_format=setting.renderer.prompt_format,
             around=(plain and around(setting.task.prompt or "")) or ("", ""),
             prepends=setting.method.prepends if adapter else "nothing",
-            adapter=adapter,
             decoding=setting.decoding,
             batch_size=setting.recipe.eval.batch_size,
             window=setting.renderer.window,
@@ -98,7 +97,8 @@ class Trial:
 
     def _hear(self, folder: Path) -> tuple[Answers, list[Tensor]]:
         """Lets a fresh process without network open the export and answer."""
-        asked, said = folder.with_name(f"{folder.name}.questions"), folder.with_name(f"{folder.name}.answers")
+        # By process: one of an export that was killed may still be writing.
+        asked, said = (folder.with_name(f"{folder.name}.{os.getpid()}.{part}") for part in ("questions", "answers"))
         rows = len(self._questions.examples)
         self._show.say(f"proof   {rows} rows, the export opened in a new process")
         try:

@@ -39,7 +39,7 @@ class Questions(BaseModel):
     Attributes:
         examples: of the benchmark, all of one kind.
         prompt_format: `plain` or `chat template`, as in training.
-        prepends: what an adapter that is not merged puts before the text; `adapter`: it is one.
+        prepends: what an adapter that is not merged puts before the text.
         around: what the export's chat template puts around the text of a task by itself.
         window, stride: of texts.
         compared: how many of the examples, from the first, are compared by their logits.
@@ -52,7 +52,6 @@ class Questions(BaseModel):
     prompt_format: str
     around: tuple[str, str]
     prepends: Literal["nothing", "tokens", "keys"] = "nothing"
-    adapter: bool = False
     decoding: Decoding
     batch_size: int
     window: int
@@ -138,14 +137,14 @@ def main() -> None:
     questions = Questions.model_validate_json(asked.read_text(encoding="utf-8"))
     model, tokenizer = _with_its_loader(folder) if (folder / "load.py").is_file() else _plain(folder)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    inner = model.get_base_model() if questions.adapter else model
+    inner = model if questions.prepends == "nothing" else model.get_base_model()
     scorable = Scorable(model, inner, questions.kind, questions.prepends, int(pad))
     renderer = questions.renderer(tokenizer)
     answers = Answers(
         records=question(scorable, questions, renderer, lambda *_: None),
         prompts=_same_prompts(tokenizer, questions, renderer),
     )
-    said.mkdir(parents=True, exist_ok=True)
+    said.mkdir()
     tensors = {str(i): tensor.contiguous() for i, tensor in enumerate(logits(scorable, questions, renderer))}
     save_file(tensors, said / LOGITS)
     (said / RECORDS).write_text(answers.model_dump_json(), encoding="utf-8")

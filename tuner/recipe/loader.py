@@ -37,7 +37,8 @@ def load(path_or_name: str | Path, overrides: Sequence[str] = (), *, anywhere: b
     Args:
         path_or_name: a YAML file, or a name that `inlay ls recipes` shows.
         overrides: each `dotted.path=value`.
-        anywhere: its paths start from the current directory and may lead out of it, as those of `--set` may.
+        anywhere: its paths start from the current directory and may lead out of it, as those of `--set` may; and data
+            files that it names itself may be gone: it has served a run, and not everything asked of that needs them.
 
     Raises:
         RequestError: carries every mistake, each with its file, line and dotted path.
@@ -196,12 +197,13 @@ def _locate(
         if text is None or path in wrong:
             continue
         try:
-            commanded = anywhere or document.is_commanded(path)
+            commanded = document.is_commanded(path)
             if path[-1] == "hub":
                 paths.check_hub_id(text)
             else:
-                locate = _LOCATE.get(path[-1], paths.locate_file)
-                located[dotted(path)] = locate(text, folder, commanded=commanded)
+                file = paths.locate_place if anywhere and not commanded else paths.locate_file
+                locate = _LOCATE.get(path[-1], file)
+                located[dotted(path)] = locate(text, folder, commanded=commanded or anywhere)
         except paths.PathError as error:
             help = error.help.replace("PATH.TO.KEY", dotted(path))
             problems.append(document.span(path).problem(str(error), path=dotted(path), help=help))

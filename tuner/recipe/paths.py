@@ -60,14 +60,23 @@ def locate_file(text: str, folder: Path, *, commanded: bool) -> str:
     Raises:
         PathError: it does not exist, or it may not be used.
     """
-    _refuse_url(text)
-    found = _locate(text, folder, commanded=commanded)
+    found = Path(locate_place(text, folder, commanded=commanded))
     if found.is_dir():
         raise PathError(f"`{text}` is a folder", "name one file: .jsonl, .csv or .parquet")
     if not found.is_file():
         close = _nearest_file(found)
         raise PathError(f"there is no file `{text}`", f"did you mean `{close}`?" if close else "")
     return str(found)
+
+
+def locate_place(text: str, folder: Path, *, commanded: bool) -> str:
+    """The absolute path of a data file that may be gone by now; arguments as for `locate_model`.
+
+    Raises:
+        PathError: it may not be used.
+    """
+    _refuse_url(text)
+    return str(_locate(text, folder, commanded=commanded))
 
 
 def locate_adapter(text: str, folder: Path, *, commanded: bool) -> str:

@@ -55,6 +55,11 @@ class Task(ABC):
         rest = {name: holds for name, holds in cls.columns.items() if name not in cls.prompt_fields}
         return {**dict.fromkeys(fields, "text"), **rest}
 
+    @property
+    def learns(self) -> bool:
+        """Whether the recipe left anything open that `learn` takes from the training rows."""
+        return False
+
     def learn(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Takes from the training rows what the recipe left open (the labels of a classification)."""
         return

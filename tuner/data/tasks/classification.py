@@ -25,9 +25,13 @@ class Classification(Task):
     prompt_fields = ("text",)
     answers = "choose"
 
+    @property
+    def learns(self) -> bool:
+        return not self.labels
+
     def learn(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Without `task.labels`, the labels are those of the training rows, sorted, each its own word."""
-        if not self.labels:
+        if self.learns:
             self.labels = {label: label for label in sorted({str(row["label"]) for row in rows})}
 
     def examples(self, row: Mapping[str, object], row_id: str, *, training: bool) -> list[Example]:
