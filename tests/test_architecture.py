@@ -25,6 +25,7 @@ ORDER = (
     ("recipe",),
     ("records",),
     ("environment", "run_directory"),
+    ("quantization",),
     ("model_files",),
     ("architecture", "weights"),
     ("base",),

@@ -24,7 +24,7 @@ from inlay.tuner.base import Quantization
 from inlay.tuner.export import folder as folders
 from inlay.tuner.export import merge, proof
 from inlay.tuner.export.merge import merged_tensors
-from inlay.tuner.export.reference import compute_in
+from inlay.tuner.quantization import compute_in
 
 HELD = {
     "nf4-double": Quantization(4, "nf4", True, "fp32"),
@@ -66,7 +66,7 @@ class Trained:
     def reference(self) -> torch.Tensor:
         """Logits of base and adapter, opened from disk, computed in fp32."""
         adapted = self.case.method.load(self.folder, self.opened().model, self.setting().facts)
-        compute_in(adapted.model, "fp32")
+        compute_in(adapted.model, torch.float32)
         return logits(self.case, adapted.model)
 
     def merged(self, held: Quantization | None = None) -> torch.nn.Module:
@@ -136,7 +136,7 @@ def test_s25_export_equals_benchmarked(case, held, trained, stranger, tmp_path):
     wanted = made.reference()
     found = stranger.logits(made.exported(tmp_path / "export"), batch(case), tmp_path)
     base = bases.open_base(made.files, made.held, made.setting().facts, made.setting().tokenizer)
-    compute_in(base.model, "fp32")
+    compute_in(base.model, torch.float32)
     assert (wanted - logits(case, base.model)).abs().max() > 1e-3, "the adapter must matter"
     apart = proof.distance(list(wanted), list(found))
     assert apart.same_top == 1

@@ -10,9 +10,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from inlay import adapters
-from inlay.tuner.base import Base, Quantization
+from inlay.tuner.base import Base
 from inlay.tuner.model_files import ModelFiles
 from inlay.tuner.problems import Problem, RequestError, explained
+from inlay.tuner.quantization import Quantization
 from inlay.tuner.recipe import Adapter, Recipe
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

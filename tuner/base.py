@@ -15,12 +15,21 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from inlay.adapters import Facts, Linear
 from inlay.tuner.architecture import attention_of, auto_class, without_weights
 from inlay.tuner.model_files import ModelFiles
 from inlay.tuner.problems import MachineError, Problem, RequestError, explained
+from inlay.tuner.quantization import (
+    Quantization,
+    Stored,
+    compute_in,
+    dtype_name,
+    dtype_of,
+    fault_of,
+    is_quantized,
+)
 from inlay.tuner.weights import bytes_in_memory
 
 if TYPE_CHECKING:
@@ -32,24 +41,7 @@ if TYPE_CHECKING:
 # is there, so it is imported without seeing it, before another library imports it.
 os.environ["USE_HUB_KERNELS"] = "0"
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-
-ComputeName = Literal["auto", "fp32", "bf16", "fp16"]
 SEQ2SEQ_WITHOUT_CONTEXT = ("t5", "mt5", "umt5", "longt5")
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """How a base is held in memory: bits 4 (`quant_type` nf4 or fp4), 8, 16 or 32, and the dtype it computes in."""
-
-    bits: Literal[4, 8, 16, 32] = 4
-    quant_type: Literal["nf4", "fp4"] = "nf4"
-    double_quant: bool = True
-    compute_dtype: ComputeName = "auto"
-
-    def __str__(self) -> str:
-        if self.bits == 4:
-            return f"{self.quant_type}{' double-quantized' if self.double_quant else ''}"
-        return {8: "int8", 16: "16-bit", 32: "fp32"}[self.bits]
 
 
 @dataclass(frozen=True)
@@ -192,6 +184,7 @@ def open_base(
     """Loads the weights, quantized, on the GPU where there is one.
 
     Args:
+        quantization: of a checkpoint of 4-bit weights, what it holds.
         float_targets: names of linear layers that an adapter method needs as plain layers. They are quantized first and
             then hold the dequantized weights, so that the model computes the same function as with 4-bit layers.
 
@@ -210,7 +203,10 @@ def open_base(
     arguments: dict[str, object] = {}
     if quantization.bits in (4, 8):
         _import_bitsandbytes()
-        arguments = {"quantization_config": _bitsandbytes_config(quantization, dtype), "device_map": {"": device}}
+        settings = _bitsandbytes_config(quantization, files.stored, dtype)
+        arguments = {"quantization_config": settings, "device_map": {"": device}}
+        if files.stored:  # transformers then reads them from the configuration
+            config.quantization_config = arguments.pop("quantization_config").to_dict()
     try:
         with explained(f"the weights of `{files.name}` cannot be loaded", *unreadable):
             model, info = auto_class(config).from_pretrained(
@@ -228,7 +224,14 @@ def open_base(
             )
     except torch.OutOfMemoryError as error:
         raise MachineError(f"out of memory while loading `{files.name}`: {error}", help="use a smaller base") from error
+    except RuntimeError as error:
+        if files.stored is None:
+            raise
+        message = f"the weights of `{files.name}` cannot be loaded: what says how they are quantized is damaged"
+        raise RequestError(Problem(message, path="base.model", help="fetch the checkpoint again")) from error
     _refuse_random_weights(files, info)
+    if files.stored:
+        _check_stored(files, model, dtype)
     model = model.to(device) if quantization.bits > 8 else model
     _switch_off_repacking(model)
     dequantize_targets(model, float_targets, dtype)
@@ -279,18 +282,6 @@ def compute_dtype_of(quantization: Quantization, device: str) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
 
 
-def dtype_of(name: str) -> torch.dtype:
-    """Of `fp32`, `bf16` or `fp16`."""
-    import torch
-
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """`fp32`, `bf16` or `fp16`."""
-    return {"torch.float32": "fp32", "torch.bfloat16": "bf16", "torch.float16": "fp16"}[str(dtype)]
-
-
 def _import_bitsandbytes() -> None:
     """Imports bitsandbytes without letting it fetch a kernel from the hub, which is code."""
     if "bitsandbytes" in sys.modules:
@@ -310,7 +301,7 @@ def _import_bitsandbytes() -> None:
             del sys.modules["kernels"]
 
 
-def _bitsandbytes_config(quantization: Quantization, dtype: torch.dtype):
+def _bitsandbytes_config(quantization: Quantization, stored: Stored | None, dtype: torch.dtype):
     from transformers import BitsAndBytesConfig
 
     if quantization.bits == 8:
@@ -320,6 +311,8 @@ def _bitsandbytes_config(quantization: Quantization, dtype: torch.dtype):
         bnb_4bit_quant_type=quantization.quant_type,
         bnb_4bit_use_double_quant=quantization.double_quant,
         bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=stored.storage if stored else None,
+        llm_int8_skip_modules=list(stored.skipped) if stored and stored.skipped is not None else None,
     )
 
 
@@ -335,6 +328,19 @@ def _refuse_random_weights(files: ModelFiles, info: Mapping[str, Any]) -> None:
                 help="the folder mixes two models, or is incomplete: fetch it again",
             )
         )
+
+
+def _check_stored(files: ModelFiles, model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Refuses layers that native code must not see, and makes the others what they are when quantized here."""
+    for name, layer in model.named_modules():
+        if is_quantized(layer) and (fault := fault_of(layer)):
+            message = f"the layer `{name}` of `{files.name}` cannot be used: {fault}"
+            raise RequestError(Problem(message, path="base.model", help="fetch the checkpoint again, or make it anew"))
+    # What is plain comes in the file's dtype, and so does the output of what is not.
+    compute_in(model, dtype, kept=model._get_dtype_plan(dtype))
+    # Some quantize the head too; as a plain layer it computes the same, and is what it is on any other base.
+    head = model.get_output_embeddings()
+    dequantize_targets(model, [name for name, layer in model.named_modules() if layer is head], dtype)
 
 
 def _switch_off_repacking(model: nn.Module) -> None:
@@ -387,11 +393,6 @@ def plain_layers(base: Base, names: Iterable[str]) -> Iterator[int]:
         yield max(0, bytes_in_memory(base.model) - base.bytes)
     finally:
         put_back()
-
-
-def is_quantized(layer: nn.Module) -> bool:
-    """Whether it is a layer of bitsandbytes."""
-    return type(layer).__module__.partition(".")[0] == "bitsandbytes"
 
 
 if find_spec("kernels") is not None and find_spec("bitsandbytes") is not None:

@@ -144,13 +144,16 @@ def _activations(setting: Setting, shape: Shape) -> tuple[int, int]:
 
 
 def _base_bytes(setting: Setting, width: int) -> int:
-    facts = setting.facts
+    facts, stored = setting.facts, setting.files.stored
     linear = sum(layer.in_features * layer.out_features for layer in facts.linears.values())
-    per_weight = PER_WEIGHT[facts.bits] if not setting.method.needs_float_weights else width
+    per_weight = PER_WEIGHT[facts.bits]
     if facts.bits == 4 and not setting.quantization.double_quant:
         per_weight += FP32 / 64
+    if stored:  # its quantized weights may be fewer, or more by those of the head
+        linear, per_weight = min(linear, stored.weights), stored.bytes / stored.weights
     # Embeddings and head stay as they were loaded.
-    return round(linear * per_weight + (facts.parameters - linear) * width)
+    held = linear * (width if setting.method.needs_float_weights else per_weight)
+    return round(held + (facts.parameters - linear) * width)
 
 
 def _resident() -> int:

@@ -14,8 +14,10 @@ import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from inlay.tuner.problems import MachineError, Problem, RequestError
+from inlay.tuner.quantization import Entry, Stored, plain_dtypes, read_stored
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json")
@@ -33,12 +35,16 @@ class ModelFiles:
         folder: where the files are.
         revision: the hub commit, None for a folder.
         weights: the safetensors files, in order.
+        dtypes: of their tensors, as safetensors names them; what belongs to a quantized weight is left out.
+        stored: the 4-bit weights that they hold; None where all are plain.
     """
 
     name: str
     folder: Path
     revision: str | None
     weights: tuple[Path, ...]
+    dtypes: frozenset[str] = frozenset()
+    stored: Stored | None = None
 
     def config(self) -> dict[str, object]:
         """config.json without the keys that choose code, kernels or a quantization of their own."""
@@ -127,38 +133,43 @@ def _checked(name: str, folder: Path, revision: str | None) -> ModelFiles:
         faults.append(  # transformers would load the base that this file names, instead of this folder's weights
             "it holds an adapter (adapter_config.json); base.model names a base, and `inlay eval` takes adapters"
         )
-    _check_config(folder, faults)
+    config = _read_config(folder, faults)
     if not any((folder / file).is_file() for file in TOKENIZER_FILES):
         faults.append(f"no tokenizer (one of {', '.join(TOKENIZER_FILES)})")
     weights = _weight_files(folder, faults)
+    tensors: dict[str, Entry] = {}
     for path in weights:
-        fault = _header_fault(path)
-        if fault:
-            faults.append(f"{path.name}: {fault}")
+        try:
+            tensors |= _read_header(path)
+        except ValueError as error:
+            faults.append(f"{path.name}: {error}")
+    stored = None
+    if config.get("quantization_config"):
+        try:
+            stored = read_stored(config["quantization_config"], tensors)
+        except ValueError as error:
+            faults.append(str(error))
     if faults:
         raise RequestError(
             [Problem(f"the model folder `{name}` cannot be used: {fault}", path="base.model") for fault in faults]
         )
-    return ModelFiles(name, folder, revision, tuple(weights))
+    return ModelFiles(name, folder, revision, tuple(weights), plain_dtypes(tensors), stored)
 
 
-def _check_config(folder: Path, faults: list[str]) -> None:
+def _read_config(folder: Path, faults: list[str]) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         faults.append("no config.json")
-        return
+        return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
         faults.append(f"config.json is not JSON ({error})")
-        return
+        return {}
     if not isinstance(content, dict) or not isinstance(content.get("model_type"), str):
         faults.append("config.json names no model_type")
-    elif content.get("quantization_config"):
-        faults.append(
-            "it is already quantized (quantization_config in config.json); "
-            "use the original weights, inlay quantizes them itself"
-        )
+        return {}
+    return content
 
 
 def _weight_files(folder: Path, faults: list[str]) -> list[Path]:
@@ -190,20 +201,32 @@ def _weight_files(folder: Path, faults: list[str]) -> list[Path]:
     return []
 
 
-def _header_fault(path: Path) -> str | None:
-    """Checks a safetensors header against the file's size, without reading the weights."""
+def _read_header(path: Path) -> dict[str, Entry]:
+    """What a safetensors header says of each tensor, checked against the file's size; no weight is read.
+
+    Raises:
+        ValueError: it is none, or speaks of another file.
+    """
     size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, LARGEST_HEADER_BYTES):
+            raise ValueError("truncated, or not a safetensors file")
+        text = file.read(length)
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(size - 8, LARGEST_HEADER_BYTES):
-                return "truncated, or not a safetensors file"
-            header = json.loads(file.read(length))
-        ends = [int(entry["data_offsets"][1]) for key, entry in header.items() if key != "__metadata__"]
+        header = json.loads(text)
+        header.pop("__metadata__", None)
+        ends = [int(entry["data_offsets"][1]) for entry in header.values()]
+        entries = {
+            name: Entry(str(entry["dtype"]), end - int(entry["data_offsets"][0]))
+            for (name, entry), end in zip(header.items(), ends, strict=True)
+        }
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-        return "its header is broken"
+        raise ValueError("its header is broken") from None
     expected = 8 + length + max(ends, default=0)
-    return None if expected == size else f"its header speaks of {expected} bytes, the file has {size}"
+    if expected != size:
+        raise ValueError(f"its header speaks of {expected} bytes, the file has {size}")
+    return entries
 
 
 def _without_code(config: object) -> object:

@@ -48,6 +48,7 @@ def rescore(target: str, *, recipe: Recipe | str | Path | None, overrides: Seque
         setting = survey(recipe, (recipe.eval.split,))
         if adapter:
             adapter_folder.refuse_other_base(adapter, setting.files)
+        recipe = setting.recipe
         digest = recipe_hash(recipe)
         path, _ = free_path(f"eval-{recipe.name}", digest)
         folder = RunDirectory.create(path, begin(path, recipe, digest, f"inlay eval {target}"), resolved_yaml(recipe))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,13 +18,14 @@ from inlay.eval.metrics import Metric
 from inlay.tuner import adapter_folder
 from inlay.tuner import base as base_models
 from inlay.tuner.adapter_folder import continued, refuse_other_base
-from inlay.tuner.base import Base, Quantization
+from inlay.tuner.base import Base
 from inlay.tuner.data import tasks
 from inlay.tuner.data.few_shot import behind
 from inlay.tuner.data.prepared import Limits, Prepared, example_length, prepare
 from inlay.tuner.data.rendering import Renderer
 from inlay.tuner.model_files import ModelFiles, locate
 from inlay.tuner.problems import MachineError, Problem, RequestError, explained
+from inlay.tuner.quantization import Quantization, settle
 from inlay.tuner.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Setting:
         Raises:
             RequestError: the method cannot be used on this base or with this training.
         """
-        recipe, start_from = continued(recipe)
+        recipe, start_from = continued(settled(recipe, self.files))
         if start_from:
             refuse_other_base(start_from, self.files)
         method = adapters.find(recipe.adapter.method)(recipe.adapter.options)
@@ -132,6 +133,20 @@ class Setting:
         )
 
 
+def settled(recipe: Recipe, files: ModelFiles) -> Recipe:
+    """The recipe with the base held as its files hold it, where they hold 4-bit weights.
+
+    Raises:
+        RequestError: it asks for something else.
+    """
+    if files.stored is None:
+        return recipe
+    block = recipe.base.quantization
+    held = settle(Quantization(**block.model_dump()), block.model_fields_set, files.stored, files.name)
+    base = recipe.base.model_copy(update={"quantization": block.model_copy(update=asdict(held))})
+    return recipe.model_copy(update={"base": base})
+
+
 def survey(
     recipe: Recipe, splits: Sequence[str] | None = None, *, reserve: int = 0, train: bool = True
 ) -> Setting:
@@ -147,8 +162,8 @@ def survey(
     Raises:
         RequestError, MachineError: the base, the data or the method cannot be used as the recipe asks.
     """
-    recipe, start_from = continued(recipe)
     files = locate(recipe.base.model, recipe.base.revision)
+    recipe, start_from = continued(settled(recipe, files))
     if start_from:
         refuse_other_base(start_from, files)
     config = base_models.read_config(files)

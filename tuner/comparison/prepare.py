@@ -14,7 +14,7 @@ from inlay.tuner.comparison.plan import Plan, PlannedRow
 from inlay.tuner.model_files import locate
 from inlay.tuner.problems import Problem, RequestError
 from inlay.tuner.recipe import Recipe
-from inlay.tuner.setting import Setting, survey
+from inlay.tuner.setting import Setting, settled, survey
 from inlay.tuner.training.trackers import reason_against_several
 
 LOSS = "loss"
@@ -103,7 +103,7 @@ def _refuse_unfair(plan: Plan) -> None:
 
 def _facts(recipe: Recipe) -> Facts:
     files = locate(recipe.base.model, recipe.base.revision)
-    return base_models.read_facts(base_models.read_config(files), recipe.base.quantization.bits)
+    return base_models.read_facts(base_models.read_config(files), settled(recipe, files).base.quantization.bits)
 
 
 def _recipes(plan: Plan) -> Iterator[Recipe]:

@@ -10,10 +10,10 @@ import inspect
 import json
 from dataclasses import dataclass
 
-from inlay.tuner.base import Quantization
 from inlay.tuner.export.bottlenecks import add_bottlenecks
 from inlay.tuner.export.source import Source
 from inlay.tuner.model_files import HUB_ID
+from inlay.tuner.quantization import Quantization, Stored
 from inlay.tuner.setting import Setting
 
 LOADER = "load.py"
@@ -74,13 +74,14 @@ def loader(source: Source) -> str:
         *(["", inspect.getsource(add_bottlenecks)] if way.brought else []),
         "",
         "def load():",
-        f"    held = {_held(held, dtype)}",
+        f"    held = {'None' if setting.files.stored else _held(held, dtype)}",
         f"    base = {kind}.from_pretrained(",
         f"        BASE, revision=REVISION, dtype=torch.{dtype}, quantization_config=held, use_safetensors=True",
         "    )",
         "    for layer in base.modules():  # or bitsandbytes rounds the scales of 4-bit weights on some processors",
         "        if hasattr(layer, 'support_avx512bf16_for_cpu'):",
         "            layer.support_avx512bf16_for_cpu = False",
+        *_computing(setting.files.stored, dtype),
         "    if (HERE / 'generation_config.json').is_file():",
         "        base.generation_config = GenerationConfig.from_pretrained(HERE)",
         *(f"    {line}" for line in way.lines),
@@ -161,6 +162,18 @@ def _held(held: Quantization, dtype: str) -> str:
         f"BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type={json.dumps(held.quant_type)}, "
         f"bnb_4bit_use_double_quant={held.double_quant}, bnb_4bit_compute_dtype=torch.{dtype})"
     )
+
+
+def _computing(stored: Stored | None, dtype: str) -> list[str]:
+    """Of a base whose files say themselves how they are held: the dtype that it was trained in, which is not theirs."""
+    if stored is None:
+        return []
+    return [
+        f"            layer.compute_dtype = layer.weight.quant_state.dtype = torch.{dtype}",
+        "            continue",
+        "        for weight in layer.parameters(recurse=False):",
+        f"            weight.data = weight.data.to(torch.{dtype})",
+    ]
 
 
 def _asking(kind: str) -> list[str]:

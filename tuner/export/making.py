@@ -14,7 +14,6 @@ from pathlib import Path
 
 from inlay.tuner import adapter_folder
 from inlay.tuner import base as base_models
-from inlay.tuner.base import Quantization
 from inlay.tuner.console import Progressing, hushed
 from inlay.tuner.environment import describe
 from inlay.tuner.export import folder as folders
@@ -30,6 +29,7 @@ from inlay.tuner.export.workplace import OLD, workplace
 from inlay.tuner.meter import PeakMemory
 from inlay.tuner.model_files import locate
 from inlay.tuner.problems import AnswerNo, MachineError, RequestError
+from inlay.tuner.quantization import Quantization
 from inlay.tuner.run_directory import write_whole
 from inlay.tuner.signals import StopRequest
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from inlay.adapters import Adapted
 from inlay.tuner import base as base_models
 from inlay.tuner.architecture import without_weights
-from inlay.tuner.base import Quantization
 from inlay.tuner.problems import explained
+from inlay.tuner.quantization import Quantization
 from inlay.tuner.setting import Setting
 
 if TYPE_CHECKING:

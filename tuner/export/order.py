@@ -82,6 +82,11 @@ def refuse(order: Order, source: Source, into: str) -> None:
             f"{method.title} cannot be merged: it is no change of the base's weights",
             help="--format adapter writes it with a loader; `inlay ls methods` shows which methods merge",
         )
+    if into == "original" and source.setting.files.stored:
+        raise RequestError(
+            f"there are no original weights here: those of `{source.setting.files.name}` are quantized already",
+            help="leave out --base",
+        )
     if into == "original" and not order.accept_drift:
         raise RequestError(
             "the original weights are not those that the adapter was trained on, so the merged model is another one",

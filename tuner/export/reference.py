@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from inlay.eval.likelihood import score_examples
 from inlay.eval.scoring import Scorable
 from inlay.tuner import base as base_models
 from inlay.tuner import benchmark
-from inlay.tuner.base import Base, Quantization
+from inlay.tuner.base import Base
 from inlay.tuner.export import proof, witness
 from inlay.tuner.export.witness import Questions
 from inlay.tuner.problems import AnswerNo, explained
+from inlay.tuner.quantization import Quantization, compute_in
 from inlay.tuner.setting import Setting
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 # Of an answer's likelihood: between the benchmark and the same model opened again, in the same dtype.
 REOPENED = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.1}
@@ -56,29 +52,14 @@ def question_reference(
         adapted = setting.method.load(adapter, base.model, setting.facts)
     model = benchmark.scorable(setting, base, adapted)
     reopened = _refuse_another(model, setting, questions, base, benchmarked)
-    compute_in(model.model, "fp32")
+    compute_in(model.model, base_models.dtype_of("fp32"))
     logits = witness.logits(model, questions, setting.renderer)
     records = witness.question(model, questions, setting.renderer, progress)
     floor = None
     if dtype != "fp32":
-        compute_in(model.model, dtype)
+        compute_in(model.model, base_models.dtype_of(dtype))
         floor = proof.distance(logits, witness.logits(model, questions, setting.renderer))
     return proof.Reference(model, records, logits, floor, reopened)
-
-
-def compute_in(model: nn.Module, dtype: str) -> None:
-    """Makes a model compute in another dtype. What is quantized stays as it is."""
-    kind: torch.dtype = base_models.dtype_of(dtype)
-    for module in model.modules():
-        if base_models.is_quantized(module):
-            module.compute_dtype = module.weight.quant_state.dtype = kind  # on CUDA it is dequantized in the latter
-            own = [module.bias]
-        else:
-            kept = module._non_persistent_buffers_set  # tables of positions, which are computed with in fp32
-            own = [*module.parameters(False), *(b for name, b in module.named_buffers("", False) if name not in kept)]
-        for tensor in own:
-            if tensor is not None and tensor.is_floating_point():
-                tensor.data = tensor.data.to(kind)
 
 
 def _plain_targets(setting: Setting, quantization: Quantization) -> tuple[str, ...]:

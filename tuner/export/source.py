@@ -9,9 +9,10 @@ from pathlib import Path
 
 from inlay.tuner import adapter_folder
 from inlay.tuner import base as base_models
-from inlay.tuner.base import Quantization
 from inlay.tuner.export.records import BasePart
+from inlay.tuner.model_files import locate
 from inlay.tuner.problems import AnswerNo, RequestError
+from inlay.tuner.quantization import HELD, Quantization, settle
 from inlay.tuner.recipe import Recipe, load
 from inlay.tuner.records import Prediction, RunRecord
 from inlay.tuner.report import read_record
@@ -106,7 +107,8 @@ def from_adapter(adapter: Path, model: str | None, recipe: str | None, overrides
     _, noted = adapter_folder.noted_base(adapter)
     held = adapter_folder.quantization_called(noted)
     named = any(line.startswith("base.quantization.bits=") for line in overrides)
-    if held is None and not named and recipe is None:
+    files = locate(model)
+    if held is None and not named and recipe is None and files.stored is None:
         raise RequestError(
             f"nothing beside the adapter in `{adapter}` says how its base was held, and it corrects those very weights",
             help="add --set base.quantization.bits=4, or 8, 16 or 32: what it was trained on",
@@ -117,7 +119,7 @@ def from_adapter(adapter: Path, model: str | None, recipe: str | None, overrides
     asked = adapter_folder.as_saved(rows.on_base(model), adapter, asked_first=False)
     setting = survey(asked, (asked.eval.split,), train=False)
     adapter_folder.refuse_other_base(adapter, setting.files)
-    own = held or setting.quantization
+    own = settle(held, HELD, files.stored, files.name) if held else setting.quantization
     setting = replace(setting, facts=replace(setting.facts, bits=own.bits))
     device = "cuda:0" if base_models.on_gpu() else "cpu"
     dtype = base_models.compute_dtype_of(own, device)

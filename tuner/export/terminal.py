@@ -35,7 +35,7 @@ def told(folder: Path) -> str:
     parts.append(("file", f"{folder}, {size(written)}; {RECORD} and README.md tell the proof"))
     if made.gguf:
         parts.append(("next", f"ollama create NAME -f {shlex.quote(str(folder / 'Modelfile'))}"))
-    elif not made.quantized:
+    else:
         parts.append(("next", f"inlay chat {shlex.quote(str(folder))}"))
     return "\n".join(
         f"{'' if i and parts[i - 1][0] == title else title:<8}{line}" for i, (title, line) in enumerate(parts)

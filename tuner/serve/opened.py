@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,17 +15,19 @@ from inlay.eval import Decoding
 from inlay.eval.scoring import Scorable
 from inlay.tuner import adapter_folder, saved
 from inlay.tuner import base as base_models
-from inlay.tuner.base import Base, Quantization
+from inlay.tuner.base import Base
 from inlay.tuner.data import tasks
 from inlay.tuner.data.rendering import Renderer
 from inlay.tuner.data.tasks import Task
 from inlay.tuner.model_files import ModelFiles, locate
-from inlay.tuner.problems import MachineError, Problem, RequestError, explained
+from inlay.tuner.problems import MachineError, Problem, RequestError
+from inlay.tuner.quantization import HELD, ComputeName, Quantization, settle
 from inlay.tuner.recipe import Adapter, Eval, Recipe
 from inlay.tuner.report import read_record
 from inlay.tuner.serve.decoding import Wishes
 
 LONGEST_REPLY = 512  # of a model that no recipe speaks of
+WIDTHS: Mapping[str, ComputeName] = {"F64": "fp32", "F32": "fp32", "BF16": "bf16", "F16": "fp16"}
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def examine(name: str, *, base: str | None = None, wishes: Wishes | None = None)
     files = _located(known, movable=bool(folder and not base))
     if folder:
         adapter_folder.refuse_other_base(folder, files)
-    quantization = known.quantization or _as_stored(files)
+    quantization = _held(known, files)
     facts = base_models.read_facts(base_models.read_config(files), quantization.bits)
     method = adapters.find(known.adapter.method)(known.adapter.options)
     if reason := method.refusal(facts, Training(gradient_checkpointing=False)):
@@ -271,16 +273,15 @@ def _of_model(target: str) -> _Known:
     return _Known(target, None, None, "sdpa", nothing, None, None, None)
 
 
-def _as_stored(files: ModelFiles) -> Quantization:
-    """In the precision of the widest tensor of the files, so that nothing is rounded."""
-    from safetensors import SafetensorError, safe_open
-
-    found: set[str] = set()
-    for path in files.weights:
-        broken = explained(f"the weights of `{files.name}` cannot be read", SafetensorError, OSError)
-        with broken, safe_open(path, "pt") as tensors:
-            found |= {tensors.get_slice(name).get_dtype() for name in tensors.offset_keys()}
-    floats = found & {"F64", "F32", "BF16", "F16"}
-    if floats == {"BF16"}:
-        return Quantization(bits=16, compute_dtype="bf16")
-    return Quantization(bits=16, compute_dtype="fp16") if floats == {"F16"} else Quantization(bits=32)
+def _held(known: _Known, files: ModelFiles) -> Quantization:
+    """As it was trained on; else in the precision of the widest tensor of the files, so that nothing is rounded."""
+    stored, asked = files.stored, known.quantization
+    if asked:
+        return settle(asked, HELD, stored, files.name)
+    found = {WIDTHS[name] for name in files.dtypes & WIDTHS.keys()}
+    if stored:
+        found.add(stored.compute_dtype)
+    dtype = found.pop() if len(found) == 1 else "fp32"
+    if stored:
+        return settle(Quantization(compute_dtype=dtype), (), stored, files.name)
+    return Quantization(bits=32) if dtype == "fp32" else Quantization(bits=16, compute_dtype=dtype)
