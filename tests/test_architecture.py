@@ -27,6 +27,7 @@ ORDER = (
     ("environment", "run_directory"),
     ("quantization",),
     ("model_files",),
+    ("base_copies",),
     ("architecture", "weights"),
     ("base",),
     ("adapter_folder",),

@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from inlay.adapters import Facts, Linear
 from inlay.tuner.architecture import attention_of, auto_class, without_weights
+from inlay.tuner.base_copies import copy_of
 from inlay.tuner.model_files import ModelFiles
 from inlay.tuner.problems import MachineError, Problem, RequestError, explained
 from inlay.tuner.quantization import (
     Quantization,
     Stored,
+    compute_dtype_of,
     compute_in,
     dtype_name,
     dtype_of,
@@ -200,17 +202,20 @@ def open_base(
     config = read_config(files)
     device = "cuda:0" if on_gpu() else "cpu"
     dtype = compute_dtype_of(quantization, device)
+    sha256 = files.sha256()
+    copy_here = copy_of(files, sha256, quantization, dtype_name(dtype), device)
+    read = (copy_here and copy_here.open()) or files
     arguments: dict[str, object] = {}
     if quantization.bits in (4, 8):
         _import_bitsandbytes()
-        settings = _bitsandbytes_config(quantization, files.stored, dtype)
+        settings = _bitsandbytes_config(quantization, read.stored, dtype)
         arguments = {"quantization_config": settings, "device_map": {"": device}}
-        if files.stored:  # transformers then reads them from the configuration
+        if read.stored:  # transformers then reads them from the configuration
             config.quantization_config = arguments.pop("quantization_config").to_dict()
     try:
         with explained(f"the weights of `{files.name}` cannot be loaded", *unreadable):
             model, info = auto_class(config).from_pretrained(
-                files.folder,
+                read.folder,
                 config=config,
                 generation_config=GenerationConfig(),  # the folder's own is never read
                 dtype=dtype,
@@ -225,13 +230,15 @@ def open_base(
     except torch.OutOfMemoryError as error:
         raise MachineError(f"out of memory while loading `{files.name}`: {error}", help="use a smaller base") from error
     except RuntimeError as error:
-        if files.stored is None:
+        if read.stored is None:
             raise
         message = f"the weights of `{files.name}` cannot be loaded: what says how they are quantized is damaged"
         raise RequestError(Problem(message, path="base.model", help="fetch the checkpoint again")) from error
     _refuse_random_weights(files, info)
-    if files.stored:
+    if read.stored:
         _check_stored(files, model, dtype)
+    elif copy_here:
+        copy_here.keep(model)
     model = model.to(device) if quantization.bits > 8 else model
     _switch_off_repacking(model)
     dequantize_targets(model, float_targets, dtype)
@@ -241,7 +248,7 @@ def open_base(
         tokenizer=tokenizer,
         facts=facts,
         files=files,
-        sha256=files.sha256(),
+        sha256=sha256,
         quantization=quantization,
         compute_dtype=dtype_name(dtype),
         device=device,
@@ -266,20 +273,6 @@ def dequantize(layer: nn.Module, dtype: torch.dtype) -> torch.Tensor:
         scale = state.SCB if state.SCB is not None else layer.state.SCB
         return bnb.functional.int8_vectorwise_dequant(state.data, scale).to(dtype)
     raise TypeError(f"{type(layer).__name__} is not a quantized layer")
-
-
-def compute_dtype_of(quantization: Quantization, device: str) -> torch.dtype:
-    """`auto`: bf16 on CUDA; fp32 on a CPU, where results are then independent of batching, and on cards without bf16,
-    where fp16 gradients would need their loss scaled."""
-    import torch
-
-    if quantization.bits == 32:
-        return torch.float32
-    if quantization.compute_dtype != "auto":
-        return dtype_of(quantization.compute_dtype)
-    if device == "cpu":
-        return torch.bfloat16 if quantization.bits == 16 else torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
 
 
 def _import_bitsandbytes() -> None:

@@ -13,6 +13,7 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 
+from inlay.tuner import base_copies
 from inlay.tuner.problems import Problem
 
 _PYTHON = (3, 11)
@@ -168,6 +169,10 @@ def _numbers(version: str) -> tuple[int, ...]:
 def _machine() -> list[str]:
     free = shutil.disk_usage(".").free
     lines = [f"processors  {os.cpu_count()}, memory {_memory()}, {free / 1e9:.1f} GB free on this disk"]
+    if kept := base_copies.kept():
+        total = sum(path.stat().st_size for copy in kept for path in copy.iterdir())
+        told = f"{len(kept)} kept, {total / 1e9:.1f} GB in {base_copies.place()}; they may be deleted"
+        lines.append(f"4-bit bases {told}")
     try:
         import torch
     except (ImportError, OSError) as error:

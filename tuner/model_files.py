@@ -69,14 +69,14 @@ def locate(model: str, revision: str | None = None) -> ModelFiles:
     """
     if model == "embedded":
         folder = Path(str(resources.files("inlay.recipes") / "embedded" / "base"))
-        return _checked("embedded", folder, None)
+        return checked("embedded", folder, None)
     path = Path(model).expanduser()
     if path.is_dir():
-        return _checked(path.resolve().name, path.resolve(), None)
+        return checked(path.resolve().name, path.resolve(), None)
     if path.is_absolute() or model.startswith((".", "~")) or not HUB_ID.fullmatch(model):
         raise RequestError(Problem(f"no model folder `{model}`", path="base.model", help=_nearest_folder(path)))
     folder = _download(model, revision)
-    return _checked(model, folder, folder.name)
+    return checked(model, folder, folder.name)
 
 
 def _nearest_folder(path: Path) -> str:
@@ -126,15 +126,22 @@ def _download(model: str, revision: str | None) -> Path:
         ) from None
 
 
-def _checked(name: str, folder: Path, revision: str | None) -> ModelFiles:
-    """Lists everything that is missing or broken in one error."""
+def checked(name: str, folder: Path, revision: str | None, *, tokenizer: bool = True) -> ModelFiles:
+    """The files of a model's folder.
+
+    Args:
+        tokenizer: whether one has to be there.
+
+    Raises:
+        RequestError: lists everything that is missing or broken.
+    """
     faults: list[str] = []
     if (folder / "adapter_config.json").is_file():
         faults.append(  # transformers would load the base that this file names, instead of this folder's weights
             "it holds an adapter (adapter_config.json); base.model names a base, and `inlay eval` takes adapters"
         )
     config = _read_config(folder, faults)
-    if not any((folder / file).is_file() for file in TOKENIZER_FILES):
+    if tokenizer and not any((folder / file).is_file() for file in TOKENIZER_FILES):
         faults.append(f"no tokenizer (one of {', '.join(TOKENIZER_FILES)})")
     weights = _weight_files(folder, faults)
     tensors: dict[str, Entry] = {}

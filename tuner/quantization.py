@@ -152,6 +152,20 @@ def dtype_name(dtype: torch.dtype) -> str:
     return COMPUTED[str(dtype).removeprefix("torch.")]
 
 
+def compute_dtype_of(quantization: Quantization, device: str) -> torch.dtype:
+    """`auto`: bf16 on CUDA; fp32 on a CPU, where results are then independent of batching, and on cards without bf16,
+    where fp16 gradients would need their loss scaled."""
+    import torch
+
+    if quantization.bits == 32:
+        return torch.float32
+    if quantization.compute_dtype != "auto":
+        return dtype_of(quantization.compute_dtype)
+    if device == "cpu":
+        return torch.bfloat16 if quantization.bits == 16 else torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+
+
 def is_quantized(layer: nn.Module) -> bool:
     """Whether it is a layer of bitsandbytes."""
     return type(layer).__module__.partition(".")[0] == "bitsandbytes"
