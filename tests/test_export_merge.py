@@ -1,10 +1,11 @@
-"""S25, S26: the merged model computes what base and adapter compute, for every mergeable method and kind of base."""
+"""S25, S26: in memory = reloaded = merged, for every mergeable method and kind of base."""
 
 from __future__ import annotations
 
 import gc
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import method_cases
@@ -32,12 +33,14 @@ HELD = {
 
 @dataclass(frozen=True)
 class Trained:
-    """A base's files with an adapter of one case trained on it, as it was held."""
+    """A base's files with an adapter of one case trained on it, as it was held; and what the model that was trained
+    says, computed in fp32."""
 
     case: method_cases.Case
     files: model_files.ModelFiles
-    folder: object
+    folder: Path
     held: Quantization
+    in_memory: torch.Tensor | None = None
 
     def setting(self, held: Quantization | None = None) -> SimpleNamespace:
         facts = bases.read_facts(bases.read_config(self.files), (held or self.held).bits)
@@ -88,7 +91,8 @@ def trained(tiny_models, tmp_path_factory):
         adapted = case.method.attach(made.opened().model, made.setting().facts, seed=0, steps=50)
         train(case, adapted, 3, evaluate=evaluate)
         adapted.save(made.folder)
-        return made
+        compute_in(adapted.model, "fp32")
+        return replace(made, in_memory=logits(case, adapted.model))
 
     return trained_
 
@@ -116,9 +120,10 @@ def test_s25_export_equals_benchmarked(case, held, trained):
     base = bases.open_base(made.files, made.held, made.setting().facts, made.setting().tokenizer)
     compute_in(base.model, "fp32")
     assert (wanted - logits(case, base.model)).abs().max() > 1e-3, "the adapter must matter"
-    apart = proof.distance(list(wanted), list(found))
-    assert apart.same_top == 1
-    assert apart.kl_mean < proof.SAME_KL
+    for other in (made.in_memory, found):
+        apart = proof.distance(list(wanted), list(other))
+        assert apart.same_top == 1
+        assert apart.kl_mean < proof.SAME_KL
 
 
 def case_of(name: str, shape: str) -> method_cases.Case:
