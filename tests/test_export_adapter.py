@@ -21,21 +21,29 @@ from inlay.tuner.export.loader import has_loader
 from inlay.tuner.model_files import locate
 from inlay.tuner.problems import RequestError
 
+T5_START = 1  # a decoder's first token
+# PEFT puts these on no layer of GPT-2's own; quantized, those are of another kind. All of them can be merged.
+NOT_ON_GPT2 = ("miss", "oft", "road", "shira")
 # Opens one export after the other by its `load.py`, and writes what each answers to the rows in `asked`.
 ANYONE = """
-import importlib.util, json, os, sys
+import importlib.util, json, os, sys, traceback
 import torch
 from safetensors.torch import load_file, save_file
 for line in sys.stdin:
     folder, os.environ["BASE"], asked, said = json.loads(line)
-    spec = importlib.util.spec_from_file_location("load", folder + "/load.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    model, tokenizer = module.load()
-    with torch.no_grad():
-        save_file({"logits": model(**load_file(asked)).logits.contiguous()}, said)
-    ours = [name for name in sys.modules if name.startswith("inlay")]
-    print(json.dumps([model.training, ours]), flush=True)
+    fault = ""
+    try:
+        spec = importlib.util.spec_from_file_location("load", folder + "/load.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        model, tokenizer = module.load()
+        with torch.no_grad():
+            save_file({"logits": model(**load_file(asked)).logits.contiguous()}, said)
+        assert not model.training
+        assert not [name for name in sys.modules if name.startswith("inlay")]
+    except Exception:
+        fault = traceback.format_exc()
+    print(json.dumps(fault), flush=True)
 """
 
 
@@ -52,9 +60,7 @@ def anyone():
         save_file({name: tensor.clone() for name, tensor in rows.items()}, asked)
         process.stdin.write(json.dumps([str(export), str(base), str(asked), str(said)]) + "\n")
         process.stdin.flush()
-        training, ours = json.loads(process.stdout.readline())
-        assert not training
-        assert ours == []
+        assert json.loads(process.stdout.readline()) == ""
         return load_file(said)["logits"]
 
     yield ask
@@ -86,9 +92,19 @@ def source_of(case: Case, adapter: Path, base: Path) -> SimpleNamespace:
 def loaded_by_anyone():
     """Each method that cannot be merged on its drawn shape in 4 bits; all others that have a loader are slow."""
     cases = [c for c in CASES if (c.method.peft_type or c.name == "mam") and not c.method.needs_float_weights]
+    cases = [c for c in cases if not (c.name in NOT_ON_GPT2 and c.shape == "gpt2" and c.bits == 32)]
     fast = {c for c in cases if c.drawn and c.bits == 4 and not c.method.mergeable}
     marked = [pytest.param(c, id=str(c), marks=() if c in fast else pytest.mark.slow) for c in cases]
     return pytest.mark.parametrize("case", marked)
+
+
+def without_labels(case: Case) -> dict[str, torch.Tensor]:
+    """The same rows; of T5, the decoder's tokens in the place of those that it is to say."""
+    rows = batch(case)
+    labels = rows.pop("labels")
+    if case.shape != "t5":
+        return rows
+    return rows | {"decoder_input_ids": torch.cat([torch.full_like(labels[:, :1], T5_START), labels[:, :-1]], dim=1)}
 
 
 @loaded_by_anyone()
@@ -107,7 +123,7 @@ def test_in_memory_equals_reloaded_equals_exported(case, open_base, anyone, tiny
     base = tiny_models(case.shape)
     (tmp_path / "export").mkdir()
     adapter_part.write_adapter_part(source_of(case, tmp_path / "adapter", base), tmp_path / "export")
-    exported = anyone(tmp_path / "export", base, batch(case))
+    exported = anyone(tmp_path / "export", base, without_labels(case))
     torch.testing.assert_close(exported, in_memory, atol=1e-5, rtol=1e-5)
     assert str(tmp_path).encode() not in (tmp_path / "export" / "load.py").read_bytes()
 

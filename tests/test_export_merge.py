@@ -1,4 +1,4 @@
-"""S25, S26: the merged model computes what base and adapter compute, for every mergeable method and kind of base.
+"""S25, S26: in memory = reloaded = exported, for every mergeable method and kind of base.
 
 One new process, which knows only transformers, opens the exports of a session one after the other.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,12 +38,14 @@ HELD = {
 
 @dataclass(frozen=True)
 class Trained:
-    """A base's files with an adapter of one case trained on it, as it was held."""
+    """A base's files with an adapter of one case trained on it, as it was held; and what the model that was trained
+    says, computed in fp32."""
 
     case: method_cases.Case
     files: model_files.ModelFiles
     folder: Path
     held: Quantization
+    in_memory: torch.Tensor | None = None
 
     def setting(self, held: Quantization | None = None) -> SimpleNamespace:
         facts = bases.read_facts(bases.read_config(self.files), (held or self.held).bits)
@@ -101,7 +103,8 @@ def trained(tiny_models, tmp_path_factory):
         adapted = case.method.attach(made.opened().model, made.setting().facts, seed=0, steps=50)
         train(case, adapted, 3, evaluate=evaluate)
         adapted.save(made.folder)
-        return made
+        compute_in(adapted.model, "fp32")
+        return replace(made, in_memory=logits(case, adapted.model))
 
     return trained_
 
@@ -138,9 +141,10 @@ def test_s25_export_equals_benchmarked(case, held, trained, stranger, tmp_path):
     base = bases.open_base(made.files, made.held, made.setting().facts, made.setting().tokenizer)
     compute_in(base.model, torch.float32)
     assert (wanted - logits(case, base.model)).abs().max() > 1e-3, "the adapter must matter"
-    apart = proof.distance(list(wanted), list(found))
-    assert apart.same_top == 1
-    assert apart.kl_mean < proof.SAME_KL
+    for other in (made.in_memory, found):
+        apart = proof.distance(list(wanted), list(other))
+        assert apart.same_top == 1
+        assert apart.kl_mean < proof.SAME_KL
 
 
 def case_of(name: str, shape: str) -> method_cases.Case:
