@@ -107,6 +107,8 @@ def from_adapter(adapter: Path, model: str | None, recipe: str | None, overrides
     held = adapter_folder.quantization_called(noted)
     named = any(line.startswith("base.quantization.bits=") for line in overrides)
     files = locate(model)
+    if held:
+        held = settle(held, HELD, files.stored, files.name)
     if held is None and not named and recipe is None and files.stored is None:
         raise RequestError(
             f"nothing beside the adapter in `{adapter}` says how its base was held, and it corrects those very weights",
@@ -118,7 +120,7 @@ def from_adapter(adapter: Path, model: str | None, recipe: str | None, overrides
     asked = adapter_folder.as_saved(rows.on_base(model), adapter, asked_first=False)
     setting = survey(asked, (asked.eval.split,))
     adapter_folder.refuse_other_base(adapter, setting.files)
-    own = settle(held, HELD, files.stored, files.name) if held else setting.quantization
+    own = held or setting.quantization
     setting = replace(setting, facts=replace(setting.facts, bits=own.bits))
     device = "cuda:0" if base_models.on_gpu() else "cpu"
     dtype = base_models.compute_dtype_of(own, device)
