@@ -29,7 +29,8 @@ class Source:
         name: what to call the export.
         adapter: the folder of the adapter.
         setting: base, data and method.
-        quantization: of the base as it was benchmarked, wherever that was.
+        quantization: of the base as it was benchmarked, wherever that was; the dtype that it computed in decides what
+            its weights were quantized from.
         benchmarked: the likelihoods that a run's benchmark found, by example.
         origin: where it comes from, for the card.
         formatted: the recipe is the one that it was trained by, so that prompts and decoding are its own.
@@ -84,7 +85,7 @@ def from_run(run: Path) -> Source:
         name=record.name,
         adapter=adapter,
         setting=setting,
-        quantization=_as_held(setting.quantization, record.base.compute_dtype),
+        quantization=replace(setting.quantization, compute_dtype=record.base.compute_dtype),
         benchmarked=_likelihoods(run),
         origin=_origin(record),
     )
@@ -128,15 +129,10 @@ def from_adapter(adapter: Path, model: str | None, recipe: str | None, overrides
         name=adapter.absolute().name,
         adapter=adapter,
         setting=setting,
-        quantization=_as_held(own, base_models.dtype_name(dtype)),
+        quantization=replace(own, compute_dtype=base_models.dtype_name(dtype)),
         origin=[("adapter", adapter.absolute().name)],
         formatted=recipe is not None,
     )
-
-
-def _as_held(own: Quantization, compute_dtype: str) -> Quantization:
-    """The dtype that a base computed in decides what its weights were quantized from; an 8-bit one is dequantized."""
-    return replace(own, compute_dtype="fp32" if own.bits == 8 else compute_dtype)
 
 
 def _likelihoods(run: Path) -> dict[str, float]:
