@@ -59,3 +59,15 @@ def rewrite(folder: Path, change) -> None:
     for name, tensor in load_file(path).items():
         written |= change(name, tensor)
     save_file(written, path, {"format": "pt"})
+
+
+def plain_model(folder: Path, tensors: dict):
+    """A plain model of the checkpoint's architecture with these tensors."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder)
+    del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(tensors)
+    return model.eval()

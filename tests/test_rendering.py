@@ -12,6 +12,7 @@ import tiny
 
 from inlay.eval import Choice, Reply, Turn
 from inlay.tuner.data.rendering import Rendered, Renderer
+from inlay.tuner.export.chat_template import plain_template
 from inlay.tuner.problems import RequestError
 
 EOS, PAD, BOS, IM_END = 0, 1, 2, 4
@@ -315,6 +316,19 @@ def test_the_answer_is_found_where_the_template_says_the_same_before_it():
     [row] = renderer("forgetful").rows(Reply("1", (Turn("user", "Say: think"),), ("think",)))
     [found] = answers(row)
     assert renderer("plain").tokenizer.decode(found) == "think<|im_end|>"
+
+
+def test_a_prompt_ends_where_the_templates_own_ends_before_a_blank():
+    """Whoever renders it elsewhere lets the model write the blank: it is learned, and not read."""
+    made = renderer(plain_template(None))
+    turns = (Turn("user", "Hey."), Turn("assistant", "Yes.", trained=True), Turn("user", "Why?"))
+    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+    theirs = made.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
+    assert made.prompt_ids(turns) == tuple(theirs["input_ids"])
+    [row] = made.rows(Reply("1", turns, ("It is.",)))
+    assert [made.tokenizer.decode(run) for run in answers(row)] == [" Yes.<|end|>", " It is.<|end|>"]
+    [plain] = renderer().rows(Reply("1", turns, ("It is.",)))
+    assert row.ids[: len(plain.ids)] == plain.ids, "but for the line's end behind the last turn"
 
 
 def test_a_template_that_strips_is_no_other_conversation():

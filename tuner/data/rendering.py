@@ -209,7 +209,9 @@ class Renderer:
                 pieces, done = [], ""
             head, end = self._surroundings(turns[:i], before)
             text = turn.text.strip()
-            pieces.append(_Piece(before[len(done) :] + head, text, end, turn.trained))
+            # A blank alone is the answer's own: whoever renders the prompt by the template ends it before that.
+            read, lead = ("", head if text else "") if head.isspace() else (head, "")
+            pieces.append(_Piece(before[len(done) :] + read, lead + text, end, turn.trained))
             done = before + head + text + end
         return pieces
 

@@ -46,6 +46,11 @@ def lines(proved: Proof, dtype: str) -> list[str]:
         f"same output in {count(proved.same_texts)} of {count(proved.rows)} rows"
         + (f", {count(proved.tied_texts)} others pass a near tie" if proved.tied_texts else ""),
     ]
+    if proved.int8:
+        told.append(
+            f"what was benchmarked rounds activations to int8: the same next token at {percent(proved.int8.same_top)} "
+            f"of the tokens, KL divergence {proved.int8.kl_mean:.2g} nats per token, at most {proved.int8.kl_max:.2g}"
+        )
     cleared = [name for name in moved(proved.scores) if name not in proved.beyond_dtype] if proved.floor else []
     if cleared:
         told.append(f"{', '.join(cleared)}: moved, but not against base and adapter computed in {dtype}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from inlay.tuner.export.bottlenecks import add_bottlenecks
 from inlay.tuner.export.source import Source
 from inlay.tuner.model_files import HUB_ID
-from inlay.tuner.quantization import Quantization, Stored
+from inlay.tuner.quantization import Quantization
 from inlay.tuner.setting import Setting
 
 LOADER = "load.py"
@@ -74,14 +74,7 @@ def loader(source: Source) -> str:
         *(["", inspect.getsource(add_bottlenecks)] if way.brought else []),
         "",
         "def load():",
-        f"    held = {'None' if setting.files.stored else _held(held, dtype)}",
-        f"    base = {kind}.from_pretrained(",
-        f"        BASE, revision=REVISION, dtype=torch.{dtype}, quantization_config=held, use_safetensors=True",
-        "    )",
-        "    for layer in base.modules():  # or bitsandbytes rounds the scales of 4-bit weights on some processors",
-        "        if hasattr(layer, 'support_avx512bf16_for_cpu'):",
-        "            layer.support_avx512bf16_for_cpu = False",
-        *_computing(setting.files.stored, dtype),
+        *_opening(source, kind, dtype),
         "    if (HERE / 'generation_config.json').is_file():",
         "        base.generation_config = GenerationConfig.from_pretrained(HERE)",
         *(f"    {line}" for line in way.lines),
@@ -164,11 +157,25 @@ def _held(held: Quantization, dtype: str) -> str:
     )
 
 
-def _computing(stored: Stored | None, dtype: str) -> list[str]:
-    """Of a base whose files say themselves how they are held: the dtype that it was trained in, which is not theirs."""
-    if stored is None:
-        return []
+def _opening(source: Source, kind: str, dtype: str) -> list[str]:
+    """What opens the base as it was trained on. A checkpoint says itself how it is held, but for the dtype in which it
+    was computed."""
+    repacking = [
+        "    for layer in base.modules():  # or bitsandbytes rounds the scales of 4-bit weights on some processors",
+        "        if hasattr(layer, 'support_avx512bf16_for_cpu'):",
+        "            layer.support_avx512bf16_for_cpu = False",
+    ]
+    if source.setting.files.stored is None:
+        return [
+            f"    held = {_held(source.quantization, dtype)}",
+            f"    base = {kind}.from_pretrained(",
+            f"        BASE, revision=REVISION, dtype=torch.{dtype}, quantization_config=held, use_safetensors=True",
+            "    )",
+            *repacking,
+        ]
     return [
+        f"    base = {kind}.from_pretrained(BASE, revision=REVISION, dtype=torch.{dtype}, use_safetensors=True)",
+        *repacking,
         f"            layer.compute_dtype = layer.weight.quant_state.dtype = torch.{dtype}",
         "            continue",
         "        for weight in layer.parameters(recurse=False):",

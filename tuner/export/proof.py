@@ -37,6 +37,7 @@ class Reference:
         records, logits: what it said in fp32.
         floor: what the export's dtype alone does to it; None for fp32.
         benchmark_nll: the largest relative difference of an answer's likelihood from the run's benchmark.
+        int8: how far the benchmarked model is from it, where that one rounds its activations.
     """
 
     scorable: Scorable
@@ -44,6 +45,7 @@ class Reference:
     logits: list[Tensor]
     floor: Distance | None
     benchmark_nll: float | None
+    int8: Distance | None = None
 
 
 def distance(reference: Sequence[Tensor], other: Sequence[Tensor]) -> Distance:

@@ -58,6 +58,8 @@ class Proof(_Part):
             has no template.
         benchmark_nll: largest relative difference of an answer's likelihood between the run's benchmark and the
             reference before it was put into fp32; None where the run is not at hand.
+        int8: how far the benchmarked model is from the reference, which has its dequantized weights, where it was in 8
+            bits and rounded its activations to int8; None where it was not.
         scores: by name.
         beyond_dtype: changes of the scores that moved, where they moved against the reference in the export's dtype
             too: these against that one.
@@ -72,6 +74,7 @@ class Proof(_Part):
     tied_texts: int
     same_prompts: int | None
     benchmark_nll: float | None
+    int8: Distance | None = None
     scores: dict[str, ScorePair]
     beyond_dtype: dict[str, ChangeRecord] = {}
     faults: list[str] = []

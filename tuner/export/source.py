@@ -29,7 +29,8 @@ class Source:
         name: what to call the export.
         adapter: the folder of the adapter.
         setting: base, data and method.
-        quantization: of the base as it was benchmarked, wherever that was.
+        quantization: of the base as it was benchmarked, wherever that was; the dtype that it computed in decides what
+            its weights were quantized from.
         benchmarked: the likelihoods that a run's benchmark found, by example.
         origin: where it comes from, for the card.
         formatted: the recipe is the one that it was trained by, so that prompts and decoding are its own.
@@ -85,7 +86,7 @@ def from_run(run: Path) -> Source:
         name=record.name,
         adapter=adapter,
         setting=setting,
-        quantization=_as_held(setting.quantization, record.base.compute_dtype),
+        quantization=replace(setting.quantization, compute_dtype=record.base.compute_dtype),
         benchmarked=_likelihoods(run),
         origin=_origin(record),
     )
@@ -108,6 +109,8 @@ def from_adapter(adapter: Path, model: str | None, recipe: str | None, overrides
     held = adapter_folder.quantization_called(noted)
     named = any(line.startswith("base.quantization.bits=") for line in overrides)
     files = locate(model)
+    if held:
+        held = settle(held, HELD, files.stored, files.name)
     if held is None and not named and recipe is None and files.stored is None:
         raise RequestError(
             f"nothing beside the adapter in `{adapter}` says how its base was held, and it corrects those very weights",
@@ -119,7 +122,7 @@ def from_adapter(adapter: Path, model: str | None, recipe: str | None, overrides
     asked = adapter_folder.as_saved(rows.on_base(model), adapter, asked_first=False)
     setting = survey(asked, (asked.eval.split,), train=False)
     adapter_folder.refuse_other_base(adapter, setting.files)
-    own = settle(held, HELD, files.stored, files.name) if held else setting.quantization
+    own = held or setting.quantization
     setting = replace(setting, facts=replace(setting.facts, bits=own.bits))
     device = "cuda:0" if base_models.on_gpu() else "cpu"
     dtype = base_models.compute_dtype_of(own, device)
@@ -127,7 +130,7 @@ def from_adapter(adapter: Path, model: str | None, recipe: str | None, overrides
         name=adapter.absolute().name,
         adapter=adapter,
         setting=setting,
-        quantization=_as_held(own, base_models.dtype_name(dtype)),
+        quantization=replace(own, compute_dtype=base_models.dtype_name(dtype)),
         origin=[("adapter", adapter.absolute().name)],
         formatted=recipe is not None,
     )
@@ -139,11 +142,6 @@ def _with_labels(recipe: Recipe, record: RunRecord) -> Recipe:
         return recipe
     labels = {label: label for label in record.eval.labels}
     return recipe.model_copy(update={"task": recipe.task.model_copy(update={"labels": labels})})
-
-
-def _as_held(own: Quantization, compute_dtype: str) -> Quantization:
-    """The dtype that a base computed in decides what its weights were quantized from; an 8-bit one is dequantized."""
-    return replace(own, compute_dtype="fp32" if own.bits == 8 else compute_dtype)
 
 
 def _likelihoods(run: Path) -> dict[str, float]:

@@ -69,6 +69,7 @@ class Trial:
             tied_texts=tied,
             same_prompts=answers.prompts,
             benchmark_nll=reference.benchmark_nll,
+            int8=reference.int8,
             scores=scores,
         )
         if reference.floor and (moved := proof.moved(scores)):
