@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from inlay.adapters.lora import APART
 from inlay.tuner.export.chat_template import around
 from inlay.tuner.export.proof import moved
-from inlay.tuner.export.records import Distance, ExportRecord, GgufRecord, Proof
+from inlay.tuner.export.records import (
+    CombinationRecord,
+    ConversionRecord,
+    Distance,
+    ExportRecord,
+    GgufRecord,
+    Proof,
+    ScorePair,
+)
 from inlay.tuner.export.source import Source
 from inlay.tuner.model_files import HUB_ID
 from inlay.tuner.records import ChangeRecord, ScoreRecord
@@ -27,6 +36,7 @@ def write_card(folder: Path, made: ExportRecord, source: Source) -> None:
         f"# {made.name}",
         _summary(made, source),
         _scores(made),
+        *_combined(made),
         USE_LOADER if not made.merged_into else _use_gguf(made.gguf) if made.gguf else _use(source),
         _proof(made),
         _origin(made, source),
@@ -54,13 +64,34 @@ def lines(proved: Proof, dtype: str) -> list[str]:
     return told
 
 
+def converted_line(made: ConversionRecord) -> str:
+    """What turning the adapter into LoRA took, as the terminal and the card show it."""
+    lost = f"leaves out up to {percent(made.left_out)} of a layer's update" if made.left_out else "leaves nothing out"
+    return f"rank {made.rank}, which {lost}; {size(made.bytes)}, the original has {size(made.own_bytes)}"
+
+
+def combined_lines(made: CombinationRecord, scores: Mapping[str, ScorePair]) -> list[str]:
+    """How the adapters were combined, and what each scores alone, as the terminal and the card show it."""
+    how = [made.kind, f"density {made.density:g}" * (made.density is not None), f"rank {made.rank}"]
+    told = [f"{', '.join(filter(None, how))}; measured on the rows of {made.rows}"]
+    if made.kind in APART:
+        told.append("the adapters' A and B are combined apart, so this is no weighted sum of their updates (cat is)")
+    for part in made.parts:
+        alone = ", ".join(f"{name} {_score(score)}" for name, score in part.scores.items())
+        told.append(f"{part.weight:g} x {part.name}: {f'alone {alone}' if alone else 'not measured on these rows'}")
+    if any(part.scores for part in made.parts):
+        told.append("combined: " + ", ".join(f"{name} {_score(pair.reference)}" for name, pair in scores.items()))
+    return told
+
+
 def _floor(floor: Distance | None, dtype: str) -> str:
     return f", {dtype} alone does {floor.kl_mean:.2g}" if floor else ""
 
 
 def _metadata(made: ExportRecord, setting: Setting) -> str:
     base, data = made.base.model, setting.recipe.task.data
-    tags = ["merged" if made.merged_into else "adapter"] + ["4-bit", "bitsandbytes"] * bool(made.quantization)
+    tags = ["lora"] * bool(made.converted) + ["merged" if made.merged_into else "adapter"]
+    tags += ["4-bit", "bitsandbytes"] * bool(made.quantization)
     fields: list[tuple[str, object]] = [
         ("library_name", "gguf" if made.gguf else "transformers" if made.merged_into else "peft"),
         ("pipeline_tag", TASKS.get(setting.recipe.task.type, "text-generation")),
@@ -79,7 +110,12 @@ def _metadata(made: ExportRecord, setting: Setting) -> str:
 def _summary(made: ExportRecord, source: Source) -> str:
     setting = source.setting
     task = f" for {setting.recipe.task.type.replace('_', ' ')}" if source.formatted else ""
-    trained = f"{setting.method.title} trained on `{made.base.model}` ({made.base.quantization}){task}"
+    what = setting.method.title
+    if made.combination:
+        what = f"{len(made.combination.parts)} adapters of {what}, combined ({made.combination.kind}),"
+    trained = f"{what} trained on `{made.base.model}` ({made.base.quantization}){task}"
+    if made.converted:
+        trained += f", turned into LoRA of rank {made.converted.rank}"
     licences = "The licences of the base and of the data apply."
     if not made.merged_into:
         return f"{trained}. It stays beside its base: `load.py` opens both.\n\n{licences}"
@@ -98,6 +134,12 @@ def _scores(made: ExportRecord) -> str:
     for name, pair in (made.quantized or made.proof).scores.items():
         rows.append(f"| {name} | {_score(pair.reference)} | {_score(pair.export)} | {_change(pair.change)} |")
     return "\n".join(["## Scores", "", *rows, "", "In brackets 95 % intervals; of a change, paired over the rows."])
+
+
+def _combined(made: ExportRecord) -> list[str]:
+    if made.combination is None:
+        return []
+    return [f"## Combined\n\n{_bullets(combined_lines(made.combination, made.proof.scores))}"]
 
 
 def _score(score: ScoreRecord) -> str:
@@ -183,6 +225,7 @@ def _origin(made: ExportRecord, source: Source) -> str:
         *(f"{key}: `{value}`" for key, value in source.origin),
         f"base: sha256 `{made.base.sha256}`",
         f"adapter: sha256 `{made.adapter_sha256}`",
+        *([f"as LoRA: {converted_line(made.converted)}"] if made.converted else []),
         *(f"`{name}`: sha256 `{digest}`" for name, digest in made.weights.items()),
         ", ".join(f"{name} {versions[name]}" for name in names),
         f"peak memory of merging: {size(made.peak_bytes)}",

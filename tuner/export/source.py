@@ -12,7 +12,7 @@ from inlay.tuner import base as base_models
 from inlay.tuner.base import Quantization
 from inlay.tuner.export.records import BasePart
 from inlay.tuner.problems import AnswerNo, RequestError
-from inlay.tuner.recipe import load
+from inlay.tuner.recipe import Recipe, load
 from inlay.tuner.records import Prediction, RunRecord
 from inlay.tuner.report import read_record
 from inlay.tuner.setting import Setting, survey
@@ -55,11 +55,38 @@ class Source:
         )
 
 
-def from_run(run: Path) -> Source:
+def from_run(run: Path, rows: Recipe | None = None) -> Source:
     """The adapter of a finished run.
+
+    Args:
+        rows: another recipe, whose rows it is to be measured on.
 
     Raises:
         RequestError: the run is not finished, or its base has changed.
+        AnswerNo: its adapter has changed.
+    """
+    record = benchmarked_record(run)
+    assert record.base is not None
+    recipe, adapter = load(run / "recipe.yaml", ["adapter.start_from=null"], anywhere=True), run / "adapter"
+    if rows is not None:
+        recipe = adapter_folder.as_saved(rows.on_base_of(recipe), adapter, asked_first=False)
+    setting = survey(recipe, (recipe.eval.split,))
+    adapter_folder.refuse_other_base(adapter, setting.files)
+    return Source(
+        name=record.name,
+        adapter=adapter,
+        setting=setting,
+        quantization=_as_held(setting.quantization, record.base.compute_dtype),
+        benchmarked=_likelihoods(run) if rows is None else {},
+        origin=_origin(record),
+    )
+
+
+def benchmarked_record(run: Path) -> RunRecord:
+    """What a finished run says of itself; its adapter is the one that was benchmarked.
+
+    Raises:
+        RequestError: the run is not finished.
         AnswerNo: its adapter has changed.
     """
     record = read_record(run)
@@ -68,10 +95,7 @@ def from_run(run: Path) -> Source:
             f"the run `{run}` is {record.status}, so there is nothing that was benchmarked to export",
             help=f"finish it first: inlay run {run}/recipe.yaml",
         )
-    recipe = load(run / "recipe.yaml", ["adapter.start_from=null"], anywhere=True)
-    setting = survey(recipe, (recipe.eval.split,))
     adapter = run / "adapter"
-    adapter_folder.refuse_other_base(adapter, setting.files)
     found = adapter_folder.weights_sha256(adapter)
     if record.adapter.sha256 and found != record.adapter.sha256:
         raise AnswerNo(
@@ -79,14 +103,7 @@ def from_run(run: Path) -> Source:
             f"the run recorded {record.adapter.sha256[:12]}",
             help="the file has changed since; `inlay eval` measures what is there now",
         )
-    return Source(
-        name=record.name,
-        adapter=adapter,
-        setting=setting,
-        quantization=_as_held(setting.quantization, record.base.compute_dtype),
-        benchmarked=_likelihoods(run),
-        origin=_origin(record),
-    )
+    return record
 
 
 def from_adapter(adapter: Path, model: str | None, recipe: str | None, overrides: Sequence[str]) -> Source:
@@ -135,10 +152,18 @@ def _as_held(own: Quantization, compute_dtype: str) -> Quantization:
     return replace(own, compute_dtype="fp32" if own.bits == 8 else compute_dtype)
 
 
+def measured_ids(run: Path) -> list[str]:
+    """The ids of the rows that a run was measured on, in their order."""
+    return [line.id for line in _predictions(run)]
+
+
 def _likelihoods(run: Path) -> dict[str, float]:
+    return {line.id: line.nll_nats for line in _predictions(run) if line.nll_nats is not None}
+
+
+def _predictions(run: Path) -> list[Prediction]:
     lines = (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    found = [Prediction.model_validate(json.loads(line)) for line in lines]
-    return {line.id: line.nll_nats for line in found if line.nll_nats is not None}
+    return [Prediction.model_validate(json.loads(line)) for line in lines]
 
 
 def _origin(record: RunRecord) -> list[tuple[str, str]]:

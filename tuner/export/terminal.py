@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from inlay.tuner.export.card import lines
+from inlay.tuner.export.card import combined_lines, converted_line, lines
 from inlay.tuner.export.order import RECORD
 from inlay.tuner.export.records import ExportRecord, ScorePair
 from inlay.tuner.report.figures import count, percent, size
@@ -17,6 +17,10 @@ def told(folder: Path) -> str:
     bases = {"dequantized": f"as the adapter was trained on it: {made.base.quantization}"}
     parts = [("proof", line) for line in lines(made.proof, made.dtype)]
     parts += [("score", _score(name, pair)) for name, pair in made.proof.scores.items()]
+    if made.combination:
+        parts += [("parts", line) for line in combined_lines(made.combination, made.proof.scores)]
+    if made.converted:
+        parts.append(("LoRA", converted_line(made.converted)))
     if made.quantized:
         found = made.quantized.distance
         parts.append(("4 bit", f"{made.quantization}, what it costs: KL divergence {found.kl_mean:.2g} nats per token"))
