@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
@@ -38,7 +38,20 @@ def combine(
     seed: int,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """See `lora.combine`."""
-    names = [str(number) for number, _ in enumerate(parts)]
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The density")  # of 1, which prunes nothing
+        wrapped, names = _loaded(parts, model, facts)
+        torch.manual_seed(seed)
+        wrapped.base_model.add_weighted_adapter(
+            names, list(weights), MADE, kind, svd_rank=rank, svd_full_matrices=False, density=density
+        )
+    layers = {name: layer for name, layer in wrapped.get_base_model().named_modules() if isinstance(layer, LoraLayer)}
+    return {name: (layer.lora_A[MADE].weight, layer.lora_B[MADE].weight) for name, layer in layers.items()}
+
+
+def _loaded(parts: Sequence[tuple[Lora, Path]], model: nn.Module, facts: Facts) -> tuple[PeftModel, list[str]]:
+    """The base with all the adapters on it, and their names there."""
+    names = [f"part{number}" for number, _ in enumerate(parts)]  # no part of a layer's name, which PEFT would cut out
     for name, (method, folder) in zip(names, parts, strict=True):
         require_equal_options(method.lora_config(model, facts), folder)
         config = _plainly_scaled(method).lora_config(model, facts)
@@ -50,14 +63,7 @@ def combine(
         expected = get_peft_model_state_dict(wrapped, adapter_name=name, save_embedding_layers=False)
         require_equal_shapes(expected, tensors, str(folder / WEIGHTS))
         set_peft_model_state_dict(wrapped, tensors, adapter_name=name)
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The density")  # of 1, which prunes nothing
-        torch.manual_seed(seed)
-        wrapped.base_model.add_weighted_adapter(
-            names, list(weights), MADE, kind, svd_rank=rank, svd_full_matrices=False, density=density
-        )
-    layers = {name: layer for name, layer in wrapped.get_base_model().named_modules() if isinstance(layer, LoraLayer)}
-    return {name: (layer.lora_A[MADE].weight, layer.lora_B[MADE].weight) for name, layer in layers.items()}
+    return wrapped, names
 
 
 def _plainly_scaled(method: Lora) -> Lora:

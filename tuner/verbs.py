@@ -144,7 +144,10 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
 
 def _numbers(text: str) -> tuple[float, ...]:
     """Of `0.7,0.3`."""
-    return tuple(float(number) for number in text.split(","))
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"`{text}` is not numbers with commas between, as in 0.7,0.3") from None
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from inlay.adapters.lora import APART
@@ -16,7 +16,6 @@ from inlay.tuner.export.records import (
     ExportRecord,
     GgufRecord,
     Proof,
-    ScorePair,
 )
 from inlay.tuner.export.source import Source
 from inlay.tuner.model_files import HUB_ID
@@ -70,17 +69,16 @@ def converted_line(made: ConversionRecord) -> str:
     return f"rank {made.rank}, which {lost}; {size(made.bytes)}, the original has {size(made.own_bytes)}"
 
 
-def combined_lines(made: CombinationRecord, scores: Mapping[str, ScorePair]) -> list[str]:
-    """How the adapters were combined, and what each scores alone, as the terminal and the card show it."""
-    how = [made.kind, f"density {made.density:g}" * (made.density is not None), f"rank {made.rank}"]
-    told = [f"{', '.join(filter(None, how))}; measured on the rows of {made.rows}"]
+def combined_lines(made: CombinationRecord) -> list[str]:
+    """How the adapters were combined, and whose rows they were measured on, as the terminal and the card show it."""
+    density = [f"density {made.density:g}"] if made.density is not None else []
+    seed = [f"seed {made.seed}"] if made.seed is not None else []
+    told = [", ".join([made.kind, *density, *seed, f"rank {made.rank}"])]
     if made.kind in APART:
-        told.append("the adapters' A and B are combined apart, so this is no weighted sum of their updates (cat is)")
-    for part in made.parts:
-        alone = ", ".join(f"{name} {_score(score)}" for name, score in part.scores.items())
-        told.append(f"{part.weight:g} x {part.name}: {f'alone {alone}' if alone else 'not measured on these rows'}")
-    if any(part.scores for part in made.parts):
-        told.append("combined: " + ", ".join(f"{name} {_score(pair.reference)}" for name, pair in scores.items()))
+        told.append("A and B of the adapters are combined apart, so this is no weighted sum of their updates; cat is")
+    told.append(" + ".join(f"{part.weight:g} x {part.name}" for part in made.parts))
+    others = [part.name for part in made.parts if not part.scores]
+    told.append(f"measured on {made.rows}" + (f", as {', '.join(others)} was not" if others else ""))
     return told
 
 
@@ -109,7 +107,7 @@ def _metadata(made: ExportRecord, setting: Setting) -> str:
 
 def _summary(made: ExportRecord, source: Source) -> str:
     setting = source.setting
-    task = f" for {setting.recipe.task.type.replace('_', ' ')}" if source.formatted else ""
+    task = f" for {setting.recipe.task.type.replace('_', ' ')}" if source.formatted and not made.combination else ""
     what = setting.method.title
     if made.combination:
         what = f"{len(made.combination.parts)} adapters of {what}, combined ({made.combination.kind}),"
@@ -137,9 +135,18 @@ def _scores(made: ExportRecord) -> str:
 
 
 def _combined(made: ExportRecord) -> list[str]:
+    """The part of the card on what was combined, and what each part scores alone."""
     if made.combination is None:
         return []
-    return [f"## Combined\n\n{_bullets(combined_lines(made.combination, made.proof.scores))}"]
+    text, parts = _bullets(combined_lines(made.combination)), made.combination.parts
+    if any(part.scores for part in parts):
+        head = "| Score | Combined | " + " | ".join(f"{part.name} alone" for part in parts)
+        rows = [f"{head} |", f"|---|{'---:|' * (1 + len(parts))}"]
+        for name, pair in made.proof.scores.items():
+            alone = (_score(part.scores[name]) if name in part.scores else "" for part in parts)
+            rows.append(f"| {name} | {_score(pair.reference)} | {' | '.join(alone)} |")
+        text = "\n".join([text, "", *rows])
+    return [f"## Combined\n\n{text}"]
 
 
 def _score(score: ScoreRecord) -> str:

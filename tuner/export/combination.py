@@ -14,6 +14,7 @@ from inlay.adapters.lora import combine as combine_factors
 from inlay.tuner import adapter_folder
 from inlay.tuner import base as base_models
 from inlay.tuner.architecture import without_weights
+from inlay.tuner.console import Progressing
 from inlay.tuner.export.merge import hollow_base
 from inlay.tuner.export.order import BASES, Order
 from inlay.tuner.export.records import CombinationRecord, PartRecord, ScorePair
@@ -54,7 +55,6 @@ class Combination:
         kind: PEFT's `combination_type`.
         density: share of the numbers to keep; None where all are.
         rank: asked for; None for PEFT's own.
-        rows: whose rows it is measured on, in words.
     """
 
     source: Source
@@ -62,7 +62,6 @@ class Combination:
     kind: str
     density: float | None
     rank: int | None
-    rows: str
 
     @property
     def seed(self) -> int | None:
@@ -84,15 +83,15 @@ def survey_parts(order: Order) -> Combination:
     parts = tuple(_part(target, weight) for target, weight in zip(order.targets, weights, strict=True))
     if kind in APART:
         _refuse_other_ranks(parts, kind)
-    source, rows = _lead(order, parts)
+    source = _lead(order, parts)
     for part in parts:
         _refuse_other_base(part, source)
     name = "+".join(part.name for part in parts)
     source = replace(source, name=name, benchmarked={}, origin=_origin(parts, kind))
-    return Combination(source, parts, kind, density, order.rank, rows)
+    return Combination(source, parts, kind, density, order.rank)
 
 
-def combine(combination: Combination, folder: Path) -> Source:
+def combine(combination: Combination, folder: Path, show: Progressing) -> Source:
     """Writes the combined adapter into `folder`.
 
     Returns:
@@ -102,6 +101,7 @@ def combine(combination: Combination, folder: Path) -> Source:
         RequestError: an adapter does not fit.
     """
     setting, parts = combination.source.setting, combination.parts
+    show.say(f"combine {len(parts)} adapters by {combination.kind}")
     with explained("the adapters cannot be combined", ValueError):
         factors = combine_factors(
             [(part.method, part.adapter) for part in parts],
@@ -127,6 +127,7 @@ def combination_record(combination: Combination, source: Source, scores: dict[st
         source: what `combine` returned.
         scores: of the combination.
     """
+    recipe = source.setting.recipe
     parts = [
         PartRecord(
             name=part.name,
@@ -142,7 +143,7 @@ def combination_record(combination: Combination, source: Source, scores: dict[st
         density=combination.density,
         rank=source.setting.method.options.r,
         seed=combination.seed,
-        rows=combination.rows,
+        rows=f"the {recipe.eval.split} rows of {recipe.name}",
         parts=parts,
     )
 
@@ -217,25 +218,18 @@ def _refuse_other_ranks(parts: Sequence[Part], kind: str) -> None:
         raise RequestError(f"--combine {kind} needs adapters of one rank, and these have {told}", help=f"use {other}")
 
 
-def _lead(order: Order, parts: Sequence[Part]) -> tuple[Source, str]:
-    """The source of the part whose base and rows are taken, and whose rows these are: the first run's, or those of the
-    recipe that is named."""
+def _lead(order: Order, parts: Sequence[Part]) -> Source:
+    """The part whose base is taken, with its own rows or those of the recipe that is named: the first run, or the first
+    adapter where there is none."""
     run = next((part for part in parts if part.record), None)
     model = None if order.base in BASES else order.base
     if run is None:
-        source = from_adapter(parts[0].adapter, model, order.recipe, order.overrides)
-        return source, _called(source, order.recipe or "embedded rows")
+        return from_adapter(parts[0].adapter, model, order.recipe, order.overrides)
     if model:
         raise RequestError(f"--base {model}: the run `{run.name}` knows its base", help="leave out --base")
     if order.overrides and not order.recipe:
         raise RequestError("the first run brings its own recipe", help="leave out --set, or name another by --recipe")
-    rows = load(order.recipe, order.overrides) if order.recipe else None
-    source = from_run(run.target, rows)
-    return source, _called(source, rows.name if rows else run.name)
-
-
-def _called(source: Source, name: str) -> str:
-    return f"{name}, {source.setting.recipe.eval.split}"
+    return from_run(run.target, load(order.recipe, order.overrides) if order.recipe else None)
 
 
 def _refuse_other_base(part: Part, source: Source) -> None:
@@ -256,7 +250,7 @@ def _refuse_other_base(part: Part, source: Source) -> None:
 def _origin(parts: Sequence[Part], kind: str) -> list[tuple[str, str]]:
     return [
         ("combination", kind),
-        *(("part", f"{p.weight:g} x {p.record.id if p.record else p.name}") for p in parts),
+        *((f"part {p.name}", adapter_folder.weights_sha256(p.adapter)) for p in parts),
     ]
 
 

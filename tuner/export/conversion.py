@@ -52,6 +52,7 @@ def convert(source: Source, folder: Path, rank: int | None, show: Progressing) -
         RequestError: the adapter does not fit.
     """
     setting = source.setting
+    show.say(f"convert {setting.method.title} to LoRA")
     with explained(f"the adapter in `{source.adapter}` does not fit", ValueError):
         adapted = setting.method.load(source.adapter, hollow_base(setting), setting.facts)
     names, factors, lost = setting.method.targets(setting.facts), {}, 0.0

@@ -55,7 +55,7 @@ def export(order: Order) -> Path:
         refuse(order, source, into)
         work = _work(order.to)
         try:
-            source = combine(combination, work / "combined") if combination else source
+            source = combine(combination, work / "combined", show) if combination else source
             made = _made(order, source, into, work, show)
             show.clear()
             combined = combination_record(combination, source, made.proof.scores) if combination else None

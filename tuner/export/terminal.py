@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from inlay.tuner.export.card import combined_lines, converted_line, lines
 from inlay.tuner.export.order import RECORD
-from inlay.tuner.export.records import ExportRecord, ScorePair
+from inlay.tuner.export.records import CombinationRecord, ExportRecord, ScorePair
 from inlay.tuner.report.figures import count, percent, size
 
 
@@ -18,7 +19,8 @@ def told(folder: Path) -> str:
     parts = [("proof", line) for line in lines(made.proof, made.dtype)]
     parts += [("score", _score(name, pair)) for name, pair in made.proof.scores.items()]
     if made.combination:
-        parts += [("parts", line) for line in combined_lines(made.combination, made.proof.scores)]
+        parts += [("parts", line) for line in combined_lines(made.combination)]
+        parts += [("alone", line) for line in _alone(made.combination, made.proof.scores)]
     if made.converted:
         parts.append(("LoRA", converted_line(made.converted)))
     if made.quantized:
@@ -44,6 +46,15 @@ def told(folder: Path) -> str:
     return "\n".join(
         f"{'' if i and parts[i - 1][0] == title else title:<8}{line}" for i, (title, line) in enumerate(parts)
     )
+
+
+def _alone(made: CombinationRecord, scores: Mapping[str, ScorePair]) -> list[str]:
+    """What the combination scores, and each part alone, of which that is known."""
+    told = []
+    for name, pair in scores.items():
+        known = [f"{part.scores[name].value:.4g} {part.name}" for part in made.parts if name in part.scores]
+        told += [f"{name} {pair.reference.value:.4g} combined, {', '.join(known)}"] * bool(known)
+    return told
 
 
 def _score(name: str, pair: ScorePair) -> str:
