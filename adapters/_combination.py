@@ -38,7 +38,8 @@ def combine(
     seed: int,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """See `lora.combine`."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
+    devices = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices=devices), torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The density")  # of 1, which prunes nothing
         wrapped, names = _loaded(parts, model, facts)
         torch.manual_seed(seed)

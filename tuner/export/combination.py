@@ -233,17 +233,17 @@ def _lead(order: Order, parts: Sequence[Part]) -> Source:
 
 
 def _refuse_other_base(part: Part, source: Source) -> None:
-    files = source.setting.files
+    lead = source.adapter.parent if source.adapter.name == "adapter" else source.adapter
     try:
-        adapter_folder.refuse_other_base(part.adapter, files)
+        adapter_folder.refuse_other_base(part.adapter, source.setting.files)
     except RequestError as error:
-        message = f"`{part.target}` was not trained on the base of `{source.adapter}`, so they cannot be combined"
+        message = f"`{part.target}` was not trained on the base of `{lead}`, so they cannot be combined"
         raise RequestError(message, help=error.problems[0].message) from error
     _, noted = adapter_folder.noted_base(part.adapter)
     if noted and noted != str(source.quantization):
         raise RequestError(
-            f"`{part.target}` was trained on the base in {noted}, and `{source.adapter}` on it in "
-            f"{source.quantization}: each corrects other weights"
+            f"`{part.target}` was trained on the base in {noted}, and `{lead}` on it in {source.quantization}: each "
+            "corrects other weights"
         )
 
 
