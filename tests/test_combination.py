@@ -162,7 +162,7 @@ def test_an_adapter_with_itself_and_nothing_dropped_is_that_adapter(kind, settin
 
 @pytest.fixture(scope="module")
 def world(setting, tiny_models, tmp_path_factory):
-    """A folder with runs of LoRA on the same rows (`one`, `two`) and on others (`three`), and adapters made elsewhere."""
+    """A folder with runs of LoRA on the same rows (`one`, `two`) and others (`three`), and adapters made elsewhere."""
     folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -247,7 +247,7 @@ def test_a_combination_of_other_tasks_says_on_whose_rows_it_was_measured(inside)
     assert (folder / "base.json").read_bytes() == (inside / "one" / "adapter" / "base.json").read_bytes()
     card = (folder / "README.md").read_text()
     assert "dare_ties_svd, density 0.8, seed 3, rank 4" in card
-    assert "as one was not" in card
+    assert "not measured on these rows: one" in card
 
 
 REFUSED = {

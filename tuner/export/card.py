@@ -78,7 +78,9 @@ def combined_lines(made: CombinationRecord) -> list[str]:
         told.append("A and B of the adapters are combined apart, so this is no weighted sum of their updates; cat is")
     told.append(" + ".join(f"{part.weight:g} x {part.name}" for part in made.parts))
     others = [part.name for part in made.parts if not part.scores]
-    told.append(f"measured on {made.rows}" + (f", as {', '.join(others)} was not" if others else ""))
+    told.append(f"measured on {made.rows}")
+    if others:
+        told.append(f"alone not measured on these rows: {', '.join(others)}")
     return told
 
 

@@ -219,12 +219,13 @@ def _refuse_other_ranks(parts: Sequence[Part], kind: str) -> None:
 
 
 def _lead(order: Order, parts: Sequence[Part]) -> Source:
-    """The part whose base is taken, with its own rows or those of the recipe that is named: the first run, or the first
-    adapter where there is none."""
+    """The part whose base is taken, with its own rows or those of the recipe that is named: the first run, or, where
+    there is none, the first adapter that says how its base was held."""
     run = next((part for part in parts if part.record), None)
     model = None if order.base in BASES else order.base
     if run is None:
-        return from_adapter(parts[0].adapter, model, order.recipe, order.overrides)
+        lead = next((part for part in parts if adapter_folder.noted_base(part.adapter)[1]), parts[0])
+        return from_adapter(lead.adapter, model, order.recipe, order.overrides)
     if model:
         raise RequestError(f"--base {model}: the run `{run.name}` knows its base", help="leave out --base")
     if order.overrides and not order.recipe:
