@@ -32,8 +32,8 @@ class Part:
     """One of the adapters.
 
     Attributes:
-        name: of its run, or of its folder.
-        target: its run, or its folder; `adapter`: the folder.
+        name: of the folder that was named.
+        target: that folder, a run's or an adapter's; `adapter`: the adapter's.
         method: its options.
         record: of its run; None where it was made elsewhere.
     """
@@ -206,8 +206,7 @@ def _part(target: Path, weight: float) -> Part:
         if method.convertible:
             help = f"inlay export {target} --as-lora --to FOLDER makes one of LoRA of it, which can be"
         raise RequestError(f"`{target}` is an adapter of {method.title}, which cannot be combined: {reason}", help=help)
-    name = record.name if record else adapter.absolute().name
-    return Part(name, target, adapter, Lora(saved.options), weight, record)
+    return Part(target.absolute().name, target, adapter, Lora(saved.options), weight, record)
 
 
 def _refuse_other_ranks(parts: Sequence[Part], kind: str) -> None:
