@@ -106,7 +106,7 @@ class Method(ABC):
         identity: the adapted model equals the base before the first step (up to rounding, where LoRA starts from the
             base's own weights).
         mergeable: the trained adapter can be written into the base's weights.
-        convertible: PEFT can turn the trained adapter into one of LoRA, near to it.
+        convertible: PEFT can turn the trained adapter into one of LoRA (`Adapted.factors`).
         checkpointing: it trains under activation checkpointing.
         size: the option that says how many weights train; empty where none does.
         sizes: the values that it may be given to match a number of weights, ascending.
@@ -256,6 +256,18 @@ class Adapted(ABC):
             A module with the merged weights; `module` as it is where the adapter does not touch it.
         """
         raise NotImplementedError(f"{type(self).__name__} cannot be written into the base's weights")
+
+    def factors(self, name: str) -> tuple[Tensor, Tensor]:
+        """Of a convertible method: what it adds to the weight of a linear layer, as the product B A that LoRA is.
+
+        Args:
+            name: the full name, in the base, of one of the method's targets.
+
+        Returns:
+            A, rank x in, with orthonormal rows, and B, out x rank, in fp32. The norms of B's columns are the update's
+            singular values, the largest first, and there are all of them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be turned into LoRA")
 
     def penalty(self) -> Tensor | None:
         """What the method adds to the training loss of a step, in nats; None where it adds nothing."""

@@ -138,6 +138,11 @@ class PeftAdapted(Adapted):
         merged, layer.base_layer = layer.get_base_layer(), before  # or all merged layers would be held
         return merged
 
+    def factors(self, name: str) -> tuple[Tensor, Tensor]:
+        from inlay.adapters import _conversion
+
+        return _conversion.factors(self.inner.get_submodule(name))
+
     def state(self) -> dict[str, Tensor]:
         tensors = _tensors(self.model)
         return {name: tensors[name].detach().clone() for name in self.own}
@@ -156,12 +161,14 @@ class PeftAdapted(Adapted):
 
     def save(self, folder: Path) -> None:
         write_weights(self._to_save(), folder)
-        fields = self.model.active_peft_config.to_dict() | {"inference_mode": True}
-        base = str(self.model.config.name_or_path)
-        fields["base_model_name_or_path"] = (
-            None if not base or Path(base).is_absolute() or Path(base).exists() else base
-        )
-        write_config({n: sorted(value) if isinstance(value, set) else value for n, value in fields.items()}, folder)
+        write_peft_config(self.model.active_peft_config, self.model, folder)
+
+
+def write_peft_config(config: PeftConfig, model: nn.Module, folder: Path) -> None:
+    """Writes `adapter_config.json`, of an adapter on `model`, without a path of this machine."""
+    fields, base = config.to_dict() | {"inference_mode": True}, str(model.config.name_or_path)
+    fields["base_model_name_or_path"] = None if not base or Path(base).is_absolute() or Path(base).exists() else base
+    write_config({n: sorted(value) if isinstance(value, set) else value for n, value in fields.items()}, folder)
 
 
 def tensors_to_save(model: PeftModel) -> dict[str, Tensor]:
@@ -249,7 +256,7 @@ def load(
         ValueError: a file is missing or broken; an option that changes the output differs; a tensor is missing,
             unexpected or of another shape. The message names the first few.
     """
-    _require_equal_options(config, folder)
+    require_equal_options(config, folder)
     tensors = read_weights(folder)
     adapted = attach(config, model, seed=0, on_linear=on_linear)
     prepare(adapted.model)
@@ -259,7 +266,12 @@ def load(
     return adapted
 
 
-def _require_equal_options(config: PeftConfig, folder: Path) -> None:
+def require_equal_options(config: PeftConfig, folder: Path) -> None:
+    """Checks that the adapter in `folder` was trained with the options of `config`, where they change its output.
+
+    Raises:
+        ValueError: it was not.
+    """
     path, saved = folder / CONFIG, read_config(folder)
     if saved.get("peft_type") != config.peft_type:
         raise ValueError(f"{path} holds a {saved.get('peft_type')} adapter, not {str(config.peft_type).split('.')[-1]}")

@@ -4,6 +4,7 @@
 
 m starts as the norms of W's rows and B as zero, so the first forward pass is the base's. As in the paper, section 4.3,
 the norm counts as a constant in the backward pass. On a 4-bit base W is dequantized for the norm.
+PEFT would convert it to LoRA, but what it writes is B A alone: m is lost, and the update is another.
 Source: Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation", arXiv:2402.09353, equation 5.
 """
 
@@ -20,6 +21,7 @@ class Dora(Lora):
 
     title: ClassVar[str] = "DoRA"
     paper: ClassVar[str] = "Liu et al. 2024, arXiv:2402.09353"
+    convertible: ClassVar[bool] = False
     use_dora: ClassVar[bool] = True
 
     def weights(self, layer: Linear) -> int:

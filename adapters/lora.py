@@ -22,7 +22,9 @@ from inlay.adapters._linear import OnLinear
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-    from torch import nn
+    from torch import Tensor, nn
+
+    Factors = Mapping[str, tuple[Tensor, Tensor]]
 
 _DATA = "it is computed from training data, which a method here does not see"
 STARTS_NOT_OFFERED = {
@@ -38,6 +40,13 @@ STARTS_NOT_OFFERED = {
 """Starts that PEFT knows, and why they are not offered."""
 MOST = 4096
 """The largest rank, as saved."""
+
+APART = ("linear", "ties", "dare_linear", "dare_ties", "magnitude_prune")
+"""How PEFT combines adapters by their A and by their B, each apart: products of one's B and another's A come in."""
+WHOLE = ("svd", "ties_svd", "dare_linear_svd", "dare_ties_svd", "magnitude_prune_svd")
+"""The same by their updates B A, of which the largest singular values are kept."""
+COMBINATIONS = ("cat", *APART, *WHOLE)
+"""All of PEFT's `combination_type`s; `cat` is the weighted sum of the updates, at the sum of the ranks."""
 
 
 class Lora(OnLinear):
@@ -100,7 +109,7 @@ class Lora(OnLinear):
     def attach(self, model: nn.Module, facts: Facts, *, seed: int, steps: int) -> Adapted:
         from inlay.adapters import _peft
 
-        config = self._as_saved()._lora_config(model, facts)
+        config = self._as_saved().lora_config(model, facts)
         if self._moves:
             from inlay.adapters._moved import STARTS, Moved
 
@@ -110,7 +119,7 @@ class Lora(OnLinear):
     def load(self, folder: Path, model: nn.Module, facts: Facts) -> Adapted:
         from inlay.adapters import _peft
 
-        return _peft.load(self._as_saved()._lora_config(model, facts), folder, model)
+        return _peft.load(self._as_saved().lora_config(model, facts), folder, model)
 
     def _as_saved(self) -> Self:
         """This method, with the options that a saved adapter has: the frozen pair doubles the rank, at equal scale."""
@@ -120,7 +129,18 @@ class Lora(OnLinear):
         plain = {"r": r, "lora_alpha": scale * self.options.lora_alpha, "init_lora_weights": True}
         return type(self)(self.options.model_copy(update=plain))
 
-    def _lora_config(self, model: nn.Module, facts: Facts) -> LoraConfig:
+    @property
+    def scaling(self) -> float:
+        """What B A is multiplied by."""
+        options = self.options
+        return options.lora_alpha / (options.r**0.5 if options.use_rslora else options.r)
+
+    def lora_config(self, model: nn.Module, facts: Facts) -> LoraConfig:
+        """PEFT's configuration of an adapter on this base.
+
+        Args:
+            model: how its layers store their weights is all that is read of it.
+        """
         from peft import LoraConfig
 
         from inlay.adapters._peft import TASK_TYPES, stores_transposed
@@ -138,3 +158,57 @@ class Lora(OnLinear):
             target_modules=list(targets),
             fan_in_fan_out=stores_transposed(model, targets),
         )
+
+
+def write(folder: Path, factors: Factors, model: nn.Module, facts: Facts) -> Lora:
+    """Writes an adapter of LoRA, as `Adapted.save` does, and returns its options.
+
+    Args:
+        factors: by layer, A (rank x in) and B (out x rank): the update is B A. Where the ranks differ, zeros fill up
+            the smaller, since not every server reads a rank for each layer.
+        model: the base; how its layers store their weights is all that is read of it.
+    """
+    from torch.nn.functional import pad
+
+    from inlay.adapters._files import write_weights
+    from inlay.adapters._peft import write_peft_config
+
+    rank = max(len(a) for a, _ in factors.values())
+    made = Lora(Lora.Options(r=rank, lora_alpha=rank, target_modules=tuple(factors)))
+    tensors = {}
+    for name, (a, b) in factors.items():
+        missing = rank - len(a)
+        tensors[f"base_model.model.{name}.lora_A.weight"] = pad(a, (0, 0, 0, missing))
+        tensors[f"base_model.model.{name}.lora_B.weight"] = pad(b, (0, missing))
+    write_weights(tensors, folder)
+    write_peft_config(made.lora_config(model, facts), model, folder)
+    return made
+
+
+def combine(
+    parts: Sequence[tuple[Lora, Path]],
+    weights: Sequence[float],
+    kind: str,
+    model: nn.Module,
+    facts: Facts,
+    *,
+    density: float | None = None,
+    rank: int | None = None,
+    seed: int = 0,
+) -> Factors:
+    """Several adapters as one, for `write`.
+
+    Args:
+        parts: each adapter's options and folder.
+        kind: one of `COMBINATIONS`.
+        model: the base, with plain linear layers; their weights are not read.
+        density: the share of numbers that are kept, of all but `linear`, `cat` and `svd`.
+        rank: of what a kind in `WHOLE` makes; the largest of the parts' by default.
+        seed: of what DARE drops.
+
+    Raises:
+        ValueError: an adapter's files do not fit its options or the base.
+    """
+    from inlay.adapters import _combination
+
+    return _combination.combine(parts, weights, kind, model, facts, density=density, rank=rank, seed=seed)

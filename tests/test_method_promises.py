@@ -12,6 +12,8 @@ from method_cases import contract, logits, train
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from peft.tuners.lora.conversion import convert_to_lora
 
+from inlay import adapters
+
 RANK = 32  # of the converted adapter; the smallest side of a layer of the tiny bases
 
 
@@ -42,7 +44,7 @@ def test_merges_into_the_weights_or_says_that_it_cannot(case, trained):
             adapted.model.merge_and_unload()
 
 
-@contract("none", "full", bits=(32,))
+@contract("none", "full", "dora", bits=(32,))
 def test_converts_to_lora_or_says_that_it_cannot(case, open_base, trained):
     adapted = trained(case)
     if not case.method.convertible:
@@ -55,6 +57,20 @@ def test_converts_to_lora_or_says_that_it_cannot(case, open_base, trained):
     converted = get_peft_model(plain, LoraConfig(**config.to_dict()))
     set_peft_model_state_dict(converted, weights)
     assert (logits(case, converted) - wanted).norm() < 0.5 * (before - wanted).norm()
+
+
+@contract(*(name for name in adapters.names() if name != "dora"), bits=(32,))
+def test_dora_is_not_what_peft_converts_it_to(case, open_base, trained):
+    """Its trained magnitudes are lost."""
+    adapted = trained(case)
+    layer = adapted.inner.get_submodule(case.method.targets(open_base(case).facts)[0])
+    _, weights = convert_to_lora(layer, rank=RANK)
+    before = layer.get_base_layer().weight.clone()
+    layer.merge()
+    update = layer.get_base_layer().weight - before
+    found = weights[".lora_B.weight"] @ weights[".lora_A.weight"]
+    found = found if found.shape == update.shape else found.T
+    assert (found - update).norm() > 0.05 * update.norm()
 
 
 @contract("none", bits=(4,))

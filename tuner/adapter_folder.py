@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -117,6 +118,12 @@ def write_base(folder: Path, base: Base) -> None:
     """Notes beside an adapter on which base it was trained."""
     noted = {"model": base.files.name, "sha256": base.sha256, "quantization": str(base.quantization)}
     (folder / BASE).write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
+
+
+def copy_base(folder: Path, to: Path) -> None:
+    """Puts the note of an adapter's base, if it has one, beside another adapter."""
+    if (folder / BASE).is_file():
+        shutil.copyfile(folder / BASE, to / BASE)
 
 
 def noted_base(folder: Path) -> tuple[str | None, str]:

@@ -75,16 +75,26 @@ def command_line() -> tuple[_Parser, dict[str, _Parser]]:
     _add_set(compare)
 
     export = add("export", "write the merged model, and prove that it is what was benchmarked", _export)
-    export.add_argument("target", metavar="TARGET", help="a run, or the folder of an adapter made elsewhere")
+    help = "a run, or the folder of an adapter made elsewhere; or several, with --combine"
+    export.add_argument("targets", nargs="+", metavar="TARGET", help=help)
     export.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to write")
     help = "a plain model, a GGUF file with its Modelfile, or the adapter with a loader (merged)"
-    export.add_argument("--format", choices=("merged", "gguf", "adapter"), default="merged", help=help)
+    export.add_argument("--format", choices=("merged", "gguf", "adapter"), help=help)
+    export.add_argument("--as-lora", action="store_true", help="the adapter as one of LoRA, which other servers load")
+    export.add_argument("--rank", type=int, metavar="N", help="of that, at most (as high as loses nothing)")
+    help = "several adapters of LoRA into one, by PEFT's names: cat, linear, svd, ties, dare_ties, ..."
+    export.add_argument("--combine", metavar="KIND", help=help)
+    help = "of the adapters that are combined (equal)"
+    export.add_argument("--weights", type=_numbers, default=(), metavar="W,W,...", help=help)
+    help = "share of the numbers that ties, dare and magnitude_prune keep (0.5)"
+    export.add_argument("--density", type=float, metavar="D", help=help)
     help = "of the weights: bf16, fp16, fp32, and q8_0 of GGUF alone (bf16)"
     export.add_argument("--dtype", choices=("bf16", "fp16", "fp32", "q8_0"), default="bf16", help=help)
     help = "of a run: merge into the `dequantized` weights, or the `original` ones; of an adapter: its base"
     export.add_argument("--base", metavar="BASE", help=help)
     export.add_argument("--quantize", choices=("4bit",), help="quantize the merged model again")
-    export.add_argument("--recipe", metavar="RECIPE", help="of an adapter: whose rows it is proved on (embedded ones)")
+    help = "of an adapter, or several: whose rows it is proved on (embedded ones; the first run's)"
+    export.add_argument("--recipe", metavar="RECIPE", help=help)
     export.add_argument("--accept-drift", action="store_true", help="write it even where the proof fails, and say so")
     export.add_argument("--overwrite", action="store_true", help="replace a folder that is not empty")
     export.add_argument("--push", metavar="REPO", help="upload it to this repository of the Hugging Face Hub too")
@@ -132,6 +142,14 @@ def _add_debug(parser: argparse.ArgumentParser) -> None:
 def _add_set(parser: argparse.ArgumentParser) -> None:
     help = "put another value into the recipe: `--set train.max_steps=50`; may be repeated"
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C", help=help)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """Of `0.7,0.3`."""
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"`{text}` is not numbers with commas between, as in 0.7,0.3") from None
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
@@ -201,16 +219,17 @@ def _compare(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> None:
     from inlay.tuner import listing
 
-    target = listing.adapter_named(options.target)
+    targets = tuple(listing.adapter_named(target) for target in options.targets)
 
     from inlay.tuner.export import Order, destination, export, push, told
 
     where = destination(options.push, public=options.public)
 
-    alike = ("to", "dtype", "base", "recipe", "accept_drift", "overwrite")
+    alike = ("to", "dtype", "base", "recipe", "as_lora", "rank", "combine", "weights", "density")
+    alike += ("accept_drift", "overwrite")
     order = Order(
-        target=target,
-        form=options.format,
+        targets=targets,
+        form=options.format or ("adapter" if options.as_lora else "merged"),
         four_bit=options.quantize == "4bit",
         overrides=tuple(options.overrides),
         **{name: getattr(options, name) for name in alike},

@@ -99,13 +99,17 @@ def compare(
 
 
 def export(
-    target: str | Path,
-    *,
+    *targets: str | Path,
     to: str | Path,
-    form: Literal["merged", "gguf", "adapter"] = "merged",
+    form: Literal["merged", "gguf", "adapter"] | None = None,
     dtype: Literal["bf16", "fp16", "fp32", "q8_0"] = "bf16",
     base: str | None = None,
     quantize: Literal["4bit"] | None = None,
+    as_lora: bool = False,
+    rank: int | None = None,
+    combine: str | None = None,
+    weights: Sequence[float] = (),
+    density: float | None = None,
     recipe: str | None = None,
     overrides: Sequence[str] = (),
     accept_drift: bool = False,
@@ -116,14 +120,22 @@ def export(
     """Writes the merged model of an adapter, and proves that it is the one that was benchmarked.
 
     Args:
-        target: a finished run, by folder or name; or the folder of an adapter that was made elsewhere.
+        targets: a finished run, by folder or name; or the folder of an adapter that was made elsewhere; or several of
+            either, to combine.
         to: the folder to write.
-        form: a plain model's folder, a GGUF file with its Modelfile, or the adapter with a loader.
+        form: a plain model's folder, a GGUF file with its Modelfile, or the adapter with a loader; a plain model's by
+            default, and the adapter with `as_lora`.
         dtype: of the weights; `q8_0` of a GGUF file alone.
         base: of a run, the weights to merge into: `dequantized`, those that were trained on, or `original`, which needs
             `accept_drift`; of an adapter made elsewhere, the model that it belongs on.
         quantize: the merged model again, and tell what that costs.
-        recipe, overrides: of an adapter made elsewhere, whose rows it is proved on.
+        as_lora: write the adapter as one of LoRA, which other servers load.
+        rank: of that, at most; as high as loses nothing by default. Of a combination by singular values, too.
+        combine: how several adapters become one, by the name of PEFT's `combination_type`.
+        weights: of each of them; equal by default.
+        density: the share of the numbers that TIES, DARE and magnitude pruning keep.
+        recipe, overrides: of an adapter made elsewhere, whose rows it is proved on; of several, too, in place of those
+            of the first run.
         accept_drift: write the export although the proof finds it to be another model.
         overwrite: replace a folder that is not empty.
         push: upload it to this repository of the Hugging Face Hub too, as one commit, with the token of this machine.
@@ -143,14 +155,19 @@ def export(
 
     where = destination(push, public=public)
     order = Order(
-        target=adapter_named(str(target)),
+        targets=tuple(adapter_named(str(target)) for target in targets),
         to=Path(to),
-        form=form,
+        form=form or ("adapter" if as_lora else "merged"),
         dtype=dtype,
         base=base,
         four_bit=quantize == "4bit",
         recipe=recipe,
         overrides=tuple(overrides),
+        as_lora=as_lora,
+        rank=rank,
+        combine=combine,
+        weights=tuple(weights),
+        density=density,
         accept_drift=accept_drift,
         overwrite=overwrite,
     )

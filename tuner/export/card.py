@@ -6,9 +6,17 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from inlay.adapters.lora import APART
 from inlay.tuner.export.chat_template import around
 from inlay.tuner.export.proof import moved
-from inlay.tuner.export.records import Distance, ExportRecord, GgufRecord, Proof
+from inlay.tuner.export.records import (
+    CombinationRecord,
+    ConversionRecord,
+    Distance,
+    ExportRecord,
+    GgufRecord,
+    Proof,
+)
 from inlay.tuner.export.source import Source
 from inlay.tuner.model_files import HUB_ID
 from inlay.tuner.records import ChangeRecord, ScoreRecord
@@ -27,6 +35,7 @@ def write_card(folder: Path, made: ExportRecord, source: Source) -> None:
         f"# {made.name}",
         _summary(made, source),
         _scores(made),
+        *_combined(made),
         USE_LOADER if not made.merged_into else _use_gguf(made.gguf) if made.gguf else _use(source),
         _proof(made),
         _origin(made, source),
@@ -59,13 +68,35 @@ def lines(proved: Proof, dtype: str) -> list[str]:
     return told
 
 
+def converted_line(made: ConversionRecord) -> str:
+    """What turning the adapter into LoRA took, as the terminal and the card show it."""
+    lost = f"leaves out up to {percent(made.left_out)} of a layer's update" if made.left_out else "leaves nothing out"
+    return f"rank {made.rank}, which {lost}; {size(made.bytes)}, the original has {size(made.own_bytes)}"
+
+
+def combined_lines(made: CombinationRecord) -> list[str]:
+    """How the adapters were combined, and whose rows they were measured on, as the terminal and the card show it."""
+    density = [f"density {made.density:g}"] if made.density is not None else []
+    seed = [f"seed {made.seed}"] if made.seed is not None else []
+    told = [", ".join([made.kind, *density, *seed, f"rank {made.rank}"])]
+    if made.kind in APART:
+        told.append("A and B of the adapters are combined apart, so this is no weighted sum of their updates; cat is")
+    told.append(" + ".join(f"{part.weight:g} x {part.name}" for part in made.parts))
+    others = [part.name for part in made.parts if not part.scores]
+    told.append(f"measured on {made.rows}")
+    if others:
+        told.append(f"alone not measured on these rows: {', '.join(others)}")
+    return told
+
+
 def _floor(floor: Distance | None, dtype: str) -> str:
     return f", {dtype} alone does {floor.kl_mean:.2g}" if floor else ""
 
 
 def _metadata(made: ExportRecord, setting: Setting) -> str:
     base, data = made.base.model, setting.recipe.task.data
-    tags = ["merged" if made.merged_into else "adapter"] + ["4-bit", "bitsandbytes"] * bool(made.quantization)
+    tags = ["lora"] * bool(made.converted) + ["merged" if made.merged_into else "adapter"]
+    tags += ["4-bit", "bitsandbytes"] * bool(made.quantization)
     fields: list[tuple[str, object]] = [
         ("library_name", "gguf" if made.gguf else "transformers" if made.merged_into else "peft"),
         ("pipeline_tag", TASKS.get(setting.recipe.task.type, "text-generation")),
@@ -83,8 +114,13 @@ def _metadata(made: ExportRecord, setting: Setting) -> str:
 
 def _summary(made: ExportRecord, source: Source) -> str:
     setting = source.setting
-    task = f" for {setting.recipe.task.type.replace('_', ' ')}" if source.formatted else ""
-    trained = f"{setting.method.title} trained on `{made.base.model}` ({made.base.quantization}){task}"
+    task = f" for {setting.recipe.task.type.replace('_', ' ')}" if source.formatted and not made.combination else ""
+    what = setting.method.title
+    if made.combination:
+        what = f"{len(made.combination.parts)} adapters of {what}, combined ({made.combination.kind}),"
+    trained = f"{what} trained on `{made.base.model}` ({made.base.quantization}){task}"
+    if made.converted:
+        trained += f", turned into LoRA of rank {made.converted.rank}"
     licences = "The licences of the base and of the data apply."
     if not made.merged_into:
         return f"{trained}. It stays beside its base: `load.py` opens both.\n\n{licences}"
@@ -103,6 +139,21 @@ def _scores(made: ExportRecord) -> str:
     for name, pair in (made.quantized or made.proof).scores.items():
         rows.append(f"| {name} | {_score(pair.reference)} | {_score(pair.export)} | {_change(pair.change)} |")
     return "\n".join(["## Scores", "", *rows, "", "In brackets 95 % intervals; of a change, paired over the rows."])
+
+
+def _combined(made: ExportRecord) -> list[str]:
+    """The part of the card on what was combined, and what each part scores alone."""
+    if made.combination is None:
+        return []
+    text, parts = _bullets(combined_lines(made.combination)), made.combination.parts
+    if any(part.scores for part in parts):
+        head = "| Score | Combined | " + " | ".join(f"{part.name} alone" for part in parts)
+        rows = [f"{head} |", f"|---|{'---:|' * (1 + len(parts))}"]
+        for name, pair in made.proof.scores.items():
+            alone = (_score(part.scores[name]) if name in part.scores else "" for part in parts)
+            rows.append(f"| {name} | {_score(pair.reference)} | {' | '.join(alone)} |")
+        text = "\n".join([text, "", *rows])
+    return [f"## Combined\n\n{text}"]
 
 
 def _score(score: ScoreRecord) -> str:
@@ -188,6 +239,7 @@ def _origin(made: ExportRecord, source: Source) -> str:
         *(f"{key}: `{value}`" for key, value in source.origin),
         f"base: sha256 `{made.base.sha256}`",
         f"adapter: sha256 `{made.adapter_sha256}`",
+        *([f"as LoRA: {converted_line(made.converted)}"] if made.converted else []),
         *(f"`{name}`: sha256 `{digest}`" for name, digest in made.weights.items()),
         ", ".join(f"{name} {versions[name]}" for name in names),
         f"peak memory of merging: {size(made.peak_bytes)}",

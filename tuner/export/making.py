@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from inlay.tuner import adapter_folder
@@ -19,10 +20,12 @@ from inlay.tuner.environment import describe
 from inlay.tuner.export import folder as folders
 from inlay.tuner.export.adapter_part import write_adapter_part
 from inlay.tuner.export.card import write_card
+from inlay.tuner.export.combination import combination_record, combine, survey_parts
+from inlay.tuner.export.conversion import convert
 from inlay.tuner.export.gguf_part import write_gguf_part
 from inlay.tuner.export.merge import merged_tensors
-from inlay.tuner.export.order import BASES, RECORD, Order, refuse
-from inlay.tuner.export.records import ExportRecord, Proof
+from inlay.tuner.export.order import BASES, RECORD, Order, refuse, refuse_arguments
+from inlay.tuner.export.records import ConversionRecord, ExportRecord, Proof
 from inlay.tuner.export.source import Source, from_adapter, from_run
 from inlay.tuner.export.trial import Trial
 from inlay.tuner.export.workplace import OLD, workplace
@@ -30,6 +33,7 @@ from inlay.tuner.meter import PeakMemory
 from inlay.tuner.model_files import locate
 from inlay.tuner.problems import AnswerNo, MachineError, RequestError
 from inlay.tuner.quantization import Quantization
+from inlay.tuner.report.figures import percent
 from inlay.tuner.run_directory import write_whole
 from inlay.tuner.signals import StopRequest
 
@@ -46,11 +50,15 @@ def export(order: Order) -> Path:
     started = time.time()
     show = Progressing()
     with hushed(), StopRequest(), workplace(order.to) as work:
-        source, into = _source(order)
+        refuse_arguments(order)
+        combination = survey_parts(order) if order.combine or len(order.targets) > 1 else None
+        source, into = (combination.source, order.into) if combination else _source(order)
         refuse(order, source, into)
+        source = combine(combination, work / "combined", show) if combination else source
         made = _made(order, source, into, work, show)
         show.clear()
-        made = made.model_copy(update={"seconds": time.time() - started})
+        combined = combination_record(combination, source, made.proof.scores) if combination else None
+        made = made.model_copy(update={"combination": combined, "seconds": time.time() - started})
         finished = work / order.part
         write_whole(finished / RECORD, made.model_dump_json(indent=2) + "\n")
         write_card(finished, made, source)
@@ -60,8 +68,9 @@ def export(order: Order) -> Path:
 
 def _source(order: Order) -> tuple[Source, str]:
     """What is exported, and which weights it is merged into."""
-    if not (order.target / adapter_folder.RUN).is_file():
-        return from_adapter(order.target, order.base, order.recipe, order.overrides), BASES[0]
+    (target,) = order.targets
+    if not (target / adapter_folder.RUN).is_file():
+        return from_adapter(target, order.base, order.recipe, order.overrides), BASES[0]
     if order.recipe or order.overrides:
         raise RequestError("a run brings its own recipe, which was benchmarked", help="leave out --recipe and --set")
     if order.base not in (None, *BASES):
@@ -69,7 +78,7 @@ def _source(order: Order) -> tuple[Source, str]:
             f"--base {order.base}: a run knows its base; what can be chosen is the weights to merge into",
             help=f"--base {' or '.join(BASES)}",
         )
-    return from_run(order.target), order.base or BASES[0]
+    return from_run(target), order.into
 
 
 def _made(order: Order, source: Source, into: str, work: Path, show: Progressing) -> ExportRecord:
@@ -77,15 +86,19 @@ def _made(order: Order, source: Source, into: str, work: Path, show: Progressing
     beside = order.form == "adapter"
     dtype = source.quantization.compute_dtype if beside else order.merged_dtype
     trial = Trial(source, dtype, show, adapter=beside)
+    converted = None
     first = work / ("adapter" if beside else "merged")
     first.mkdir()
     with PeakMemory("cuda:0" if base_models.on_gpu() else "cpu") as peak:
-        if beside:
+        if order.as_lora:
+            converted = convert(source, work / "lora", order.rank, show)
+            write_adapter_part(replace(source, adapter=work / "lora"), first)
+        elif beside:
             write_adapter_part(source, first)
         else:
             _merge(order, source, into, first, show)
     proved = trial.judge(first)
-    _refuse_fault(order, proved, into)
+    _refuse_fault(order, proved, into, converted)
     quantized = None
     if order.four_bit:
         held = _quantize(source, order.dtype, work / "merged", work / "quantized", show)
@@ -103,6 +116,7 @@ def _made(order: Order, source: Source, into: str, work: Path, show: Progressing
         proof=proved,
         quantized=quantized,
         gguf=gguf,
+        converted=converted,
         accepted=bool(proved.faults),
         peak_bytes=peak.bytes,
         seconds=0.0,
@@ -147,7 +161,7 @@ def _quantize(source: Source, dtype: str, merged: Path, draft: Path, show: Progr
     return str(quantization)
 
 
-def _refuse_fault(order: Order, proved: Proof, into: str) -> None:
+def _refuse_fault(order: Order, proved: Proof, into: str, converted: ConversionRecord | None) -> None:
     if not proved.faults or order.accept_drift:
         return
     cause = "what was written does not compute what base and adapter compute"
@@ -155,6 +169,9 @@ def _refuse_fault(order: Order, proved: Proof, into: str) -> None:
         cause = f"rounding to {order.merged_dtype} moves it: --dtype fp32 does not"
     if into == "original":
         cause = "the original weights are not the quantized ones that the adapter was trained on"
+    if converted and converted.left_out:
+        lost = f"rank {converted.rank} leaves out up to {percent(converted.left_out)} of a layer's update"
+        cause = f"{lost}: a higher --rank, or none, leaves out less"
     raise AnswerNo(
         f"the export is not the model that was benchmarked, and was not written: {'; '.join(proved.faults)}",
         help=f"{cause}; --accept-drift writes it with these numbers in its card",

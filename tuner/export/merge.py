@@ -74,6 +74,14 @@ def _open(setting: Setting, adapter: Path, quantization: Quantization) -> tuple[
         return setting.method.load(adapter, base.model, facts), sources
 
 
+def hollow_base(setting: Setting) -> nn.Module:
+    """The base without weights, its linear layers plain: enough for what an adapter alone says."""
+    skeleton = without_weights(base_models.read_config(setting.files))
+    for name in setting.facts.linears:
+        skeleton.set_submodule(name, _hollow(skeleton.get_submodule(name)), strict=True)
+    return skeleton
+
+
 def _hollow(layer: nn.Module) -> nn.Module:
     """A plain linear layer of the same shape, its weight one zero seen everywhere."""
     import torch

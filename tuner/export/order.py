@@ -10,6 +10,7 @@ from typing import Literal
 
 from inlay.tuner.export import witness
 from inlay.tuner.export.adapter_part import refuse_adapter
+from inlay.tuner.export.conversion import refuse_conversion
 from inlay.tuner.export.gguf_part import refuse_gguf
 from inlay.tuner.export.source import Source
 from inlay.tuner.problems import MachineError, Problem, RequestError
@@ -25,19 +26,23 @@ class Order:
     """What is asked for.
 
     Attributes:
-        target: a finished run's folder, or the folder of an adapter that was made elsewhere.
+        targets: finished runs' folders, or folders of adapters that were made elsewhere; several are combined.
         to: the folder to write.
         form: a plain model's folder, a GGUF file with its Modelfile, or the adapter with a loader.
         dtype: of the weights; `q8_0` of a GGUF file alone.
         base: of a run, the weights to merge into, `dequantized` (what was trained on) or `original`; of an adapter, the
             model that it belongs on.
         four_bit: quantize the merged model again.
-        recipe, overrides: of an adapter, whose rows it is proved on.
+        recipe, overrides: of an adapter, or of several, whose rows it is proved on.
+        as_lora: turn the adapter into one of LoRA.
+        rank: of that, or of a combination by singular values.
+        combine: how several adapters become one, by PEFT's name of it; `weights`: of each, equal where there are none;
+            `density`: the share of numbers that TIES, DARE and pruning keep.
         accept_drift: write the export although the proof finds it to be another model.
         overwrite: replace a folder that is not empty.
     """
 
-    target: Path
+    targets: tuple[Path, ...]
     to: Path
     form: Literal["merged", "gguf", "adapter"] = "merged"
     dtype: Literal["fp32", "bf16", "fp16", "q8_0"] = "bf16"
@@ -45,6 +50,11 @@ class Order:
     four_bit: bool = False
     recipe: str | None = None
     overrides: tuple[str, ...] = ()
+    as_lora: bool = False
+    rank: int | None = None
+    combine: str | None = None
+    weights: tuple[float, ...] = ()
+    density: float | None = None
     accept_drift: bool = False
     overwrite: bool = False
 
@@ -54,9 +64,30 @@ class Order:
         return "fp32" if self.form == "gguf" else self.dtype
 
     @property
+    def into(self) -> str:
+        """The weights to merge into, where a run is exported."""
+        return self.base if self.base in BASES else BASES[0]
+
+    @property
     def part(self) -> str:
         """What of the work becomes the target."""
         return "quantized" if self.four_bit else self.form
+
+
+def refuse_arguments(order: Order) -> None:
+    """What contradicts itself, whatever the target is.
+
+    Raises:
+        RequestError: with the nearest fix.
+    """
+    if order.as_lora and order.form != "adapter":
+        raise RequestError(f"LoRA stays beside its base: it has no --format {order.form}", help="leave out --format")
+    if order.rank is not None and order.rank < 1:
+        raise RequestError(f"--rank {order.rank}: a rank is 1 at least")
+    if order.rank is not None and not order.as_lora and not order.combine:
+        raise RequestError("--rank is of what --as-lora or --combine makes", help="add one of them")
+    if not order.combine and (order.weights or order.density is not None):
+        raise RequestError("--weights and --density say how adapters are combined", help="add --combine cat, or ties")
 
 
 def refuse(order: Order, source: Source, into: str) -> None:
@@ -76,7 +107,7 @@ def refuse(order: Order, source: Source, into: str) -> None:
     if order.form == "adapter":
         if order.four_bit or into == "original":
             raise RequestError("an adapter is not merged, so there is nothing to quantize and no base to choose")
-        refuse_adapter(source)
+        (refuse_conversion if order.as_lora else refuse_adapter)(source)
     elif not method.mergeable:
         raise RequestError(
             f"{method.title} cannot be merged: it is no change of the base's weights",

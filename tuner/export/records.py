@@ -109,6 +109,53 @@ class GgufRecord(_Part):
     notes: list[str]
 
 
+class ConversionRecord(_Part):
+    """An adapter that was turned into one of LoRA: its rank, the bytes of its weights and of the original's.
+
+    Attributes:
+        left_out: of the size (Frobenius norm) of a layer's update, at most; 0 where no more than rounding is.
+    """
+
+    rank: int
+    left_out: float
+    bytes: int
+    own_bytes: int
+
+
+class PartRecord(_Part):
+    """One of several adapters that were combined.
+
+    Attributes:
+        run: the id of its run; empty where it was made elsewhere.
+        scores: of it alone, from its own run, where that was measured on the same rows with the same decoding.
+    """
+
+    name: str
+    run: str
+    adapter_sha256: str
+    weight: float
+    scores: dict[str, ScoreRecord]
+
+
+class CombinationRecord(_Part):
+    """How several adapters became one.
+
+    Attributes:
+        kind: PEFT's `combination_type`.
+        density: share of the numbers that were kept; None where all are.
+        rank: of what was made.
+        seed: of what was drawn; None where nothing is.
+        rows: whose rows it is measured on.
+    """
+
+    kind: str
+    density: float | None
+    rank: int
+    seed: int | None
+    rows: str
+    parts: list[PartRecord]
+
+
 class ExportRecord(_Part):
     """`export.json`.
 
@@ -119,6 +166,7 @@ class ExportRecord(_Part):
         adapter_sha256: of the adapter's weights.
         weights: sha256 of each weights file by name.
         proof: of the merged model; `quantized`: what quantizing it again costs; `gguf`: the GGUF file made of it.
+        converted: of an adapter that was turned into LoRA; `combination`: of one that was made of several.
         accepted: the proof has faults and the export was asked for in spite of them.
         peak_bytes: of merging and writing.
     """
@@ -135,6 +183,8 @@ class ExportRecord(_Part):
     proof: Proof
     quantized: Proof | None
     gguf: GgufRecord | None
+    converted: ConversionRecord | None = None
+    combination: CombinationRecord | None = None
     accepted: bool
     peak_bytes: int
     seconds: float

@@ -57,11 +57,40 @@ class Source:
         )
 
 
-def from_run(run: Path) -> Source:
+def from_run(run: Path, rows: Recipe | None = None) -> Source:
     """The adapter of a finished run.
+
+    Args:
+        rows: another recipe, whose rows it is to be measured on.
 
     Raises:
         RequestError: the run is not finished, or its base has changed.
+        AnswerNo: its adapter has changed.
+    """
+    record = benchmarked_record(run)
+    assert record.base is not None
+    recipe, adapter = load(run / "recipe.yaml", ["adapter.start_from=null"], anywhere=True), run / "adapter"
+    if rows is not None:
+        recipe = adapter_folder.as_saved(rows.on_base_of(recipe), adapter, asked_first=False)
+    else:
+        recipe = _with_labels(recipe, record)
+    setting = survey(recipe, (recipe.eval.split,), train=False)
+    adapter_folder.refuse_other_base(adapter, setting.files)
+    return Source(
+        name=record.name,
+        adapter=adapter,
+        setting=setting,
+        quantization=replace(setting.quantization, compute_dtype=record.base.compute_dtype),
+        benchmarked=_likelihoods(run) if rows is None else {},
+        origin=_origin(record),
+    )
+
+
+def benchmarked_record(run: Path) -> RunRecord:
+    """What a finished run says of itself; its adapter is the one that was benchmarked.
+
+    Raises:
+        RequestError: the run is not finished.
         AnswerNo: its adapter has changed.
     """
     record = read_record(run)
@@ -70,11 +99,7 @@ def from_run(run: Path) -> Source:
             f"the run `{run}` is {record.status}, so there is nothing that was benchmarked to export",
             help=f"finish it first: inlay run {run}/recipe.yaml",
         )
-    recipe = load(run / "recipe.yaml", ["adapter.start_from=null"], anywhere=True)
-    recipe = _with_labels(recipe, record)
-    setting = survey(recipe, (recipe.eval.split,), train=False)
     adapter = run / "adapter"
-    adapter_folder.refuse_other_base(adapter, setting.files)
     found = adapter_folder.weights_sha256(adapter)
     if record.adapter.sha256 and found != record.adapter.sha256:
         raise AnswerNo(
@@ -82,14 +107,7 @@ def from_run(run: Path) -> Source:
             f"the run recorded {record.adapter.sha256[:12]}",
             help="the file has changed since; `inlay eval` measures what is there now",
         )
-    return Source(
-        name=record.name,
-        adapter=adapter,
-        setting=setting,
-        quantization=replace(setting.quantization, compute_dtype=record.base.compute_dtype),
-        benchmarked=_likelihoods(run),
-        origin=_origin(record),
-    )
+    return record
 
 
 def from_adapter(adapter: Path, model: str | None, recipe: str | None, overrides: Sequence[str]) -> Source:
@@ -144,10 +162,18 @@ def _with_labels(recipe: Recipe, record: RunRecord) -> Recipe:
     return recipe.model_copy(update={"task": recipe.task.model_copy(update={"labels": labels})})
 
 
+def measured_ids(run: Path) -> list[str]:
+    """The ids of the rows that a run was measured on, in their order."""
+    return [line.id for line in _predictions(run)]
+
+
 def _likelihoods(run: Path) -> dict[str, float]:
+    return {line.id: line.nll_nats for line in _predictions(run) if line.nll_nats is not None}
+
+
+def _predictions(run: Path) -> list[Prediction]:
     lines = (run / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    found = [Prediction.model_validate(json.loads(line)) for line in lines]
-    return {line.id: line.nll_nats for line in found if line.nll_nats is not None}
+    return [Prediction.model_validate(json.loads(line)) for line in lines]
 
 
 def _origin(record: RunRecord) -> list[tuple[str, str]]:

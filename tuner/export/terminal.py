@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
-from inlay.tuner.export.card import lines
+from inlay.tuner.export.card import combined_lines, converted_line, lines
 from inlay.tuner.export.order import RECORD
-from inlay.tuner.export.records import ExportRecord, ScorePair
+from inlay.tuner.export.records import CombinationRecord, ExportRecord, ScorePair
 from inlay.tuner.report.figures import count, percent, size
 
 
@@ -17,6 +18,11 @@ def told(folder: Path) -> str:
     bases = {"dequantized": f"as the adapter was trained on it: {made.base.quantization}"}
     parts = [("proof", line) for line in lines(made.proof, made.dtype)]
     parts += [("score", _score(name, pair)) for name, pair in made.proof.scores.items()]
+    if made.combination:
+        parts += [("parts", line) for line in combined_lines(made.combination)]
+        parts += [("alone", line) for line in _alone(made.combination, made.proof.scores)]
+    if made.converted:
+        parts.append(("LoRA", converted_line(made.converted)))
     if made.quantized:
         found = made.quantized.distance
         parts.append(("4 bit", f"{made.quantization}, what it costs: KL divergence {found.kl_mean:.2g} nats per token"))
@@ -40,6 +46,15 @@ def told(folder: Path) -> str:
     return "\n".join(
         f"{'' if i and parts[i - 1][0] == title else title:<8}{line}" for i, (title, line) in enumerate(parts)
     )
+
+
+def _alone(made: CombinationRecord, scores: Mapping[str, ScorePair]) -> list[str]:
+    """What the combination scores, and each part alone, of which that is known."""
+    told = []
+    for name, pair in scores.items():
+        known = [f"{part.scores[name].value:.4g} {part.name}" for part in made.parts if name in part.scores]
+        told += [f"{name} {pair.reference.value:.4g} combined, {', '.join(known)}"] * bool(known)
+    return told
 
 
 def _score(name: str, pair: ScorePair) -> str:

@@ -239,6 +239,12 @@ class Recipe(Block):
         other._written = {**self._written, "base.model": model}
         return other
 
+    def on_base_of(self, recipe: Recipe) -> Recipe:
+        """This recipe on the base of another, held as there."""
+        other = self.model_copy(update={"base": recipe.base})
+        other._written = {**self._written, "base.model": recipe.base.model}
+        return other
+
     def written(self, path: str) -> Any:
         """What the user wrote at the dotted `path` of a model or file, e.g. `base.model`; None where nothing."""
         if path in self._written:
