@@ -117,8 +117,6 @@ def read_stored(config: object, tensors: Mapping[str, Entry]) -> Stored:
     ):
         raise ValueError("llm_int8_skip_modules in its config.json is no list of module names")
     kinds = {match["weight"]: match["kind"] for match in map(STATE.fullmatch, tensors) if match}
-    if not kinds:
-        raise ValueError("config.json says that its weights are 4-bit ones, and its files hold none")
     for weight, found in kinds.items():
         twice, packed = f"{weight}.nested_absmax" in tensors, tensors.get(weight, Entry("nothing", 0))
         if (found, twice, packed.dtype) != (kind, double, PACKED[storage]):
@@ -127,7 +125,10 @@ def read_stored(config: object, tensors: Mapping[str, Entry]) -> Stored:
     parts = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
     scales = sum(tensors[name].bytes for w in kinds for part in parts if (name := f"{w}.{part}") in tensors)
     codes = sum(tensors[weight].bytes for weight in kinds)
-    return Stored(kind, double, COMPUTED[computed], storage, skipped and tuple(skipped), 2 * codes, codes + scales)
+    if not codes:
+        raise ValueError("config.json says that its weights are 4-bit ones, and its files hold none")
+    names = None if skipped is None else tuple(skipped)
+    return Stored(kind, double, COMPUTED[computed], storage, names, 2 * codes, codes + scales)
 
 
 def plain_dtypes(tensors: Mapping[str, Entry]) -> frozenset[str]:
