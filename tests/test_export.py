@@ -39,13 +39,13 @@ print(json.dumps([inputs["input_ids"][0].tolist(), tokenizer.decode(written, ski
 
 @pytest.fixture(scope="module")
 def world(tiny_models, tmp_path_factory):
-    """A folder with runs of LoRA (dialogue, summarization) and of a prefix (dialogue)."""
+    """A folder with runs of LoRA (dialogue, summarization) and of MAM (dialogue)."""
     folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HF_TOKEN", CANARY)
         tiny_runs.world(folder, tiny_models("llama"))
-        for method, task in (("lora", "dialogue"), ("lora", "summarization"), ("prefix", "dialogue")):
+        for method, task in (("lora", "dialogue"), ("lora", "summarization"), ("mam", "dialogue")):
             code, _, err = inlay("run", tiny_runs.recipe(folder, method, task).name, "--output", f"{method}-{task}")
             assert code == 0, err
     return folder
@@ -65,7 +65,7 @@ def left(folder: Path) -> list[str]:
 
 
 def untouched(folder: Path) -> bool:
-    return left(folder) == ["base", "lora-dialogue", "lora-summarization", "prefix-dialogue"]
+    return left(folder) == ["base", "lora-dialogue", "lora-summarization", "mam-dialogue"]
 
 
 @pytest.mark.parametrize("task", ["dialogue", "summarization"])
@@ -215,14 +215,14 @@ def test_s29_a_swapped_base_is_refused(inside, tiny_models):
 
 
 def test_s27_what_cannot_be_merged_says_so(inside):
-    code, _, err = inlay("export", "prefix-dialogue", "--to", "ship")
+    code, _, err = inlay("export", "mam-dialogue", "--to", "ship")
     assert code == 2
-    assert "prefix tuning cannot be merged" in err
+    assert "MAM adapter cannot be merged" in err
     assert untouched(inside)
 
 
 def test_s27_what_cannot_be_merged_ships_beside_its_base_with_a_loader(inside):
-    code, out, err = inlay("export", "prefix-dialogue", "--to", "ship", "--format", "adapter")
+    code, out, err = inlay("export", "mam-dialogue", "--to", "ship", "--format", "adapter")
     assert code == 0, err
     assert "same output in 6 of 6 rows" in out
     environment = {**os.environ, "BASE": str(inside / "base")}
@@ -231,7 +231,7 @@ def test_s27_what_cannot_be_merged_ships_beside_its_base_with_a_loader(inside):
         [sys.executable, "ship/load.py", "How is the sport 30?"], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    line = json.loads((inside / "prefix-dialogue" / "predictions.jsonl").read_text().splitlines()[0])
+    line = json.loads((inside / "mam-dialogue" / "predictions.jsonl").read_text().splitlines()[0])
     assert line["prompt"] == "User: How is the sport 30?\nBot:"
     assert done.stdout.strip().endswith(line["prediction"])
     _find_no_secret(inside / "ship", inside)

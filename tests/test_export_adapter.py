@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from inlay.tuner.base import Quantization, read_config, read_facts, read_tokenizer
 from inlay.tuner.export import adapter_part
-from inlay.tuner.export.loader import has_loader
+from inlay.tuner.export.loader import has_loader, loader
 from inlay.tuner.model_files import locate
 from inlay.tuner.problems import RequestError
 
@@ -135,3 +136,11 @@ def test_what_nobody_can_load_without_inlay_is_refused(name, tiny_models, tmp_pa
     assert not has_loader(source.setting)
     with pytest.raises(RequestError, match="export it with --format merged"):
         adapter_part.refuse_adapter(source)
+
+
+def test_no_name_of_a_base_runs_as_code(tiny_models, tmp_path):
+    base = shutil.copytree(tiny_models("llama"), tmp_path / '"""; raise SystemExit("run") #')
+    case = next(case for case in CASES if case.name == "lora" and case.shape == "llama" and case.bits == 4)
+    scope = {"__file__": str(tmp_path / "load.py"), "__name__": "load"}
+    exec(compile(loader(source_of(case, tmp_path, base)), "load.py", "exec"), scope)
+    assert scope["BASE"] == ""

@@ -13,6 +13,7 @@ import yaml
 from inlay.tuner import cli
 
 OPTIONS = {"lora": {"r": 4}, "prefix": {"num_virtual_tokens": 4}, "bottleneck": {"bottleneck_size": 8}}
+OPTIONS["mam"] = OPTIONS["prefix"] | OPTIONS["bottleneck"]
 TOPICS = ("sport", "news", "weather")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from dataclasses import dataclass
 
 from inlay.tuner.export.bottlenecks import add_bottlenecks
@@ -51,7 +52,8 @@ def loader(source: Source) -> str:
     needs = ["torch", "transformers", *way.needs, *(["bitsandbytes"] if held.bits < 16 else [])]
     name = setting.files.name
     known = name if HUB_ID.fullmatch(name) and "/" in name else ""
-    where = f"the base is {name} on the hub" if known else f"the base is `{name}`: set BASE to its folder"
+    shown = re.sub(r"[^\w. -]", "_", name)  # it stands in the text of a program
+    where = f"the base is {name} on the hub" if known else f"the base is `{shown}`: set BASE to its folder"
     dtype = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[held.compute_dtype]
     lines = [
         f'"""Loads the base with this adapter; {where}.',
