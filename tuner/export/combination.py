@@ -199,13 +199,13 @@ def _part(target: Path, weight: float) -> Part:
     saved = adapter_folder.settled(adapter)
     if saved.method != "lora":
         method = adapters.find(saved.method)
-        reason = "PEFT combines adapters of LoRA alone"
+        reason = "only adapters of LoRA are"
         if saved.method == "dora":
             reason = "PEFT would combine its A and B, and drop the magnitudes that were trained with them"
         help = "take it out of the combination"
         if method.convertible:
             help = f"inlay export {target} --as-lora --to FOLDER makes one of LoRA of it, which can be"
-        raise RequestError(f"`{target}` is an adapter of {method.title}, which cannot be combined: {reason}", help=help)
+        raise RequestError(f"`{target}` is an adapter of {method.title}, which is not combined: {reason}", help=help)
     return Part(target.absolute().name, target, adapter, Lora(saved.options), weight, record)
 
 

@@ -80,6 +80,8 @@ def refuse_arguments(order: Order) -> None:
     Raises:
         RequestError: with the nearest fix.
     """
+    if not order.targets:
+        raise RequestError("no run and no adapter is named")
     if order.as_lora and order.form != "adapter":
         raise RequestError(f"LoRA stays beside its base: it has no --format {order.form}", help="leave out --format")
     if order.rank is not None and order.rank < 1:
