@@ -135,8 +135,10 @@ class _Answering(http.server.BaseHTTPRequestHandler):
         return self.answer({"commitUrl": url, "commitOid": commit(repository)})
 
     def _paths_info(self, repository: Repository) -> None:
+        if "paths-info" in self.server.faults:
+            return self.refuse(self.server.faults["paths-info"])
         names = [name for name in parse_qs(self.body.decode())["paths"] if name in repository.files]
-        self.answer([self._entry(name, repository.files[name]) for name in names])
+        return self.answer([self._entry(name, repository.files[name]) for name in names])
 
     def _entry(self, name: str, content: bytes) -> dict:
         entry = {"type": "file", "path": name, "size": len(content), "oid": blob(content)}

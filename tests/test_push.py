@@ -16,11 +16,11 @@ from hub_server import WRITES, HubServer, Repository
 from huggingface_hub import constants
 from tiny_runs import inlay
 
+import inlay as package
 from inlay.tuner.export import destination, push
 from inlay.tuner.problems import AnswerNo, Failure, Interrupted, MachineError, RequestError
 
 CANARY = "hf_canaryCanaryCanaryCanary0123456789"
-ONLINE = {"HF_TOKEN": CANARY, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,17 @@ def hub():
     server.server_close()
 
 
+def connect(patch, hub) -> None:
+    """Lets the hub's client find that hub, with a token."""
+    patch.setenv("HF_TOKEN", CANARY)
+    patch.setattr(constants, "ENDPOINT", hub.address)
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)
+    patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+
+
 @pytest.fixture(scope="module")
 def pushed(hub, tiny_models, tmp_path_factory):
-    """A folder with a run and with its export, which a process of its own pushed; what that process said; what the hub
+    """A folder with a run and with its export, which was pushed; exit code, stdout and stderr of that; what the hub
     then has, and what it was sent."""
     folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
@@ -42,9 +50,8 @@ def pushed(hub, tiny_models, tmp_path_factory):
         tiny_runs.world(folder, tiny_models("llama"))
         code, _, err = inlay("run", tiny_runs.recipe(folder, "lora", "dialogue").name, "--output", "run")
         assert code == 0, err
-    command = [sys.executable, "-m", "inlay.tuner", "export", "run", "--to", "ship", "--push", "chatty"]
-    environment = {**os.environ, **ONLINE, "HF_ENDPOINT": hub.address}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        connect(patch, hub)
+        done = inlay("export", "run", "--to", "ship", "--push", "chatty")
     return folder, done, dict(hub.repositories), list(hub.bodies)
 
 
@@ -54,10 +61,7 @@ def online(hub, pushed, monkeypatch, tmp_path):
     hub.repositories.clear()
     hub.faults.clear()
     hub.at_commit = lambda: None
-    monkeypatch.setenv("HF_TOKEN", CANARY)
-    monkeypatch.setattr(constants, "ENDPOINT", hub.address)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    connect(monkeypatch, hub)
     monkeypatch.chdir(shutil.copytree(pushed[0], tmp_path / "copy"))
     return hub
 
@@ -67,25 +71,25 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_what_is_in_the_folder_is_on_the_hub_and_private(pushed):
-    folder, done, repositories, _ = pushed
-    assert done.returncode == 0, done.stderr
+    folder, (code, out, err), repositories, _ = pushed
+    assert code == 0, err
     assert list(repositories) == ["me/chatty"]
     repository = repositories["me/chatty"]
     assert repository.private
     assert repository.files == contents(folder / "ship")
     assert len(repository.commits) == 1
-    last = done.stdout.splitlines()[-1]
+    last = out.splitlines()[-1]
     assert last.startswith("push    http://127.0.0.1:")
     assert "/me/chatty, private; commit " in last
-    assert "same output in 6 of 6 rows" in done.stdout
+    assert "same output in 6 of 6 rows" in out
 
 
 def test_x14_neither_token_nor_path_is_sent_or_said(pushed):
-    folder, done, _, bodies = pushed
+    folder, (_, out, err), _, bodies = pushed
     assert len(bodies) > 5
     for secret in (CANARY, str(folder), str(Path.home())):
         assert not [body for body in bodies if secret.encode() in body]
-    assert CANARY not in done.stdout + done.stderr
+    assert CANARY not in out + err
 
 
 NO_NAMES = ("../x", "a/b/c", "/etc", "a--b", "a..b", "me/name.git", "~/x", "a b", "-x", "a\\b", "")
@@ -136,6 +140,13 @@ def test_what_is_known_to_fail_is_said_before_any_work(case, online, monkeypatch
     assert not list(Path().glob(".other*"))
 
 
+def test_the_same_is_said_to_a_program(online):
+    with pytest.raises(RequestError, match="cannot be the name of a repository"):
+        package.export("run", to="other", push="a b")
+    with pytest.raises(RequestError, match="add --push REPO"):
+        package.export("run", to="other", public=True)
+
+
 def test_the_owner_is_the_tokens_or_an_organization_of_theirs(online):
     assert destination("x", public=False).repo == "me/x"
     assert destination("Team/x", public=True).repo == "Team/x"
@@ -171,7 +182,7 @@ FAULTS = (("create", 401), ("create", 403), ("commit", 403), ("commit", 500), ("
 def test_an_upload_that_fails_leaves_the_export_and_says_how_to_go_on(part, status, online):
     before, where = contents(Path("ship")), destination("x", public=False)
     online.faults[part] = status
-    with pytest.raises(MachineError, match="whole and proved, but not on the hub") as failure:
+    with pytest.raises(MachineError, match="is whole, but its push failed: ") as failure:
         push(Path("ship"), where)
     assert contents(Path("ship")) == before
     assert CANARY not in str(failure.value)
@@ -181,7 +192,8 @@ def test_an_upload_that_fails_leaves_the_export_and_says_how_to_go_on(part, stat
     assert command == ["hf", "upload", "me/x", "ship", "--private"]
     online.faults.clear()
     if status == 0:  # the very command, once
-        environment = {**os.environ, **ONLINE, "HF_ENDPOINT": online.address}
+        asked = {"HF_ENDPOINT": online.address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+        environment = {**os.environ, **asked}
         subprocess.run([sys.executable, "-m", "huggingface_hub.cli.hf", *command[1:]], env=environment, check=True)
         assert online.repositories["me/x"].private
         assert online.repositories["me/x"].files == before
@@ -195,7 +207,8 @@ def test_an_upload_that_is_stopped_says_how_to_go_on(online):
     where = destination("x", public=False)
     online.at_commit = lambda: os.kill(os.getpid(), signal.SIGINT)
     online.faults["commit"] = 0
-    with pytest.raises(Interrupted, match=r"whole and proved(.|\n)*hf upload me/x ship --private") as stop:
+    said = r"is whole, but its push is not done\nhelp: to push it: hf upload me/x ship --private"
+    with pytest.raises(Interrupted, match=said) as stop:
         push(Path("ship"), where)
     assert stop.value.exit_code == 130
 
@@ -203,6 +216,12 @@ def test_an_upload_that_is_stopped_says_how_to_go_on(online):
 def test_a_hub_that_holds_other_bytes_is_found_out(online):
     online.repositories["me/x"] = Repository(True, ignored=".safetensors")
     with pytest.raises(AnswerNo, match=r"lacks `model.safetensors`, so what is on the hub is not the export"):
+        push(Path("ship"), destination("x", public=False))
+
+
+def test_a_hub_that_lets_nothing_be_compared_is_not_believed(online):
+    online.faults["paths-info"] = 503
+    with pytest.raises(AnswerNo, match=r"commit [0-9a-f]{12} of `me/x` is there, but could not be compared .* 503"):
         push(Path("ship"), destination("x", public=False))
 
 

@@ -1,7 +1,7 @@
 """An export on the Hugging Face Hub: one commit that holds every byte of it, or none.
 
-What can be known to be wrong (the name, the network, the token, who may see it) is said before an export is made. When
-one is made and proved, it is in its folder whatever becomes of the upload.
+What can be known to be wrong (the name, the network, the token, who may see it) is said before an export is made. Once
+made, it is in its folder, whatever becomes of the upload.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def push(folder: Path, where: Destination) -> str:
         Lines with its address and commit, and the files that were there before and are none of its own.
 
     Raises:
-        MachineError: it is not on the hub; the folder is as it was.
-        AnswerNo: the hub holds other bytes.
+        MachineError: the hub did not take it; the folder is as it was.
+        AnswerNo: the hub holds other bytes, or does not let them be compared.
         Interrupted: stopped by a signal.
     """
     from huggingface_hub import HfApi
@@ -93,15 +93,15 @@ def push(folder: Path, where: Destination) -> str:
     if not show.console.is_terminal:
         disable_progress_bars()
     again = ["hf", "upload", where.repo, str(folder), *([] if where.public else ["--private"])]
-    kept, retry = f"the export in `{folder}` is whole and proved", f"to push it: {shlex.join(again)}"
+    kept, retry = f"the export in `{folder}` is whole", f"to push it: {shlex.join(again)}"
     api = HfApi(library_name="inlay", library_version=inlay.__version__)
     try:
         with hushed(), StopRequest():
             return _pushed(api, folder, where, f"An export with its proof, by inlay {inlay.__version__}", show)
     except (HTTPError, OSError, ValueError, RuntimeError) as error:  # the last is of the library that sends large files
-        raise MachineError(f"{kept}, but not on the hub: {_words(error)}", help=retry) from None
+        raise MachineError(f"{kept}, but its push failed: {_words(error)}", help=retry) from None
     except Interrupted as stop:
-        raise Interrupted(f"{stop}; {kept}, but not on the hub\nhelp: {retry}", stop.exit_code) from None
+        raise Interrupted(f"{stop}; {kept}, but its push is not done\nhelp: {retry}", stop.exit_code) from None
 
 
 def _checked(api: HfApi, repo: str, public: bool) -> Destination:
@@ -171,13 +171,19 @@ def _pushed(api: HfApi, folder: Path, where: Destination, message: str, show: Pr
 
 def _refuse_other_bytes(api: HfApi, repo: str, commit: str, files: Mapping[str, Path]) -> None:
     """Compares what a commit holds with the files on this disk, by their hashes."""
-    held = {entry.path: entry for entry in api.get_paths_info(repo, list(files), revision=commit)}
+    from huggingface_hub.errors import HTTPError
+
+    made = f"commit {commit[:12]} of `{repo}`"
+    try:
+        held = {entry.path: entry for entry in api.get_paths_info(repo, list(files), revision=commit)}
+    except (HTTPError, OSError, ValueError) as error:
+        raise AnswerNo(f"{made} is there, but could not be compared with the export: {_words(error)}") from None
     for name, path in files.items():
         entry = held.get(name)
         if entry is None or not _holds(entry, path):
-            message = f"commit {commit[:12]} of `{repo}` {'holds another' if entry else 'lacks'} `{name}`"
             help = "look for what changes files there (a .gitignore, another upload), then push again"
-            raise AnswerNo(f"{message}, so what is on the hub is not the export", help=help)
+            wrong = f"{'holds another' if entry else 'lacks'} `{name}`"
+            raise AnswerNo(f"{made} {wrong}, so what is on the hub is not the export", help=help)
 
 
 def _holds(entry: RepoFile, path: Path) -> bool:
@@ -199,7 +205,7 @@ def _words(error: Exception) -> str:
     """An error in a line; of the hub's answers its status and its own words."""
     from huggingface_hub.errors import HfHubHTTPError
 
+    said = str(error)
     if isinstance(error, HfHubHTTPError):
-        said = error.server_message or error.response.reason_phrase
-        return f"it answers {error.response.status_code}, {said.strip().splitlines()[0] if said.strip() else ''}"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        said = f"it answers {error.response.status_code}, {error.server_message or error.response.reason_phrase}"
+    return (said.strip().splitlines() or [type(error).__name__])[0]
