@@ -24,6 +24,10 @@ from inlay.tuner.records import RunRecord, ScoreRecord
 HERE = Path(__file__).resolve().parent
 README = HERE.parent / "README.md"
 RESULTS = HERE / "RESULTS.md"
+SEARCH = (
+    "What `inlay compare compare-search` printed, kept in `results/compare-search.txt`. It ran on one thread of a busy "
+    "machine, so its times say nothing."
+)
 SHOWN = {
     "dialogue": ("rougeL", "bleu", "perplexity"),
     "summarization": ("rougeL", "bleu", "perplexity"),
@@ -106,6 +110,7 @@ def results() -> str:
         parts.append("\n".join(lines))
     for title, name in COMPARED.items():
         parts += [f"## {title}, compared", f"From `results/{name}.json`.", _compared(name)]
+    parts += ["## A search of learning rates", SEARCH, f"```\n{_searched()}\n```"]
     parts += ["## Exports", "Written by `benchmarks/exports.py` to `results/exports.json`.", exports(), exported()]
     parts += ["## Forecasts", f"{forecasts()} Ten short runs; `benchmarks/forecasts.py`."]
     parts += ["## The quickstart's bars", "Written from `results/embedded_bars.json`.", embedded_bars()]
@@ -296,6 +301,10 @@ def exported() -> str:
             lines.append(f"| {form} | {made['bytes'] / 1e6:.1f} | {record.proof.kl_limit:.2g} | {drift} |")
         tables.append("\n".join(lines))
     return "\n\n".join(tables)
+
+
+def _searched() -> str:
+    return (HERE / "results" / "compare-search.txt").read_text(encoding="utf-8").partition("\n\npage ")[0]
 
 
 def load(name: str) -> list | dict:
