@@ -23,6 +23,8 @@ def told(folder: Path) -> str:
         parts += [("alone", line) for line in _alone(made.combination, made.proof.scores)]
     if made.converted:
         parts.append(("LoRA", converted_line(made.converted)))
+        if not made.converted.left_out and made.converted.bytes > made.converted.own_bytes:
+            parts.append(("LoRA", "a lower --rank makes it smaller, and the proof tells whether it is still the same"))
     if made.quantized:
         found = made.quantized.distance
         parts.append(("4 bit", f"{made.quantization}, what it costs: KL divergence {found.kl_mean:.2g} nats per token"))
