@@ -24,7 +24,7 @@ import pytest
 import tiny
 import torch
 import uvicorn
-from answering import by_peft, predictions
+from answering import by_peft, continued_by_peft, predictions
 from tiny_runs import inlay
 
 from inlay.eval import Decoding, MeasurementError, Text
@@ -140,10 +140,11 @@ def test_seeds_decide_what_is_drawn(client):
 def test_completions_go_on_with_texts_as_they_stand(client, made):
     texts = [PROMPT, "The lamp is", "Anna writes that"]
     answered = client.completions.create(model="dialogue", prompt=texts, max_tokens=6)
-    expected = [by_peft(made / "base", made / "dialogue" / "adapter", text) for text in texts]
+    expected = [continued_by_peft(made / "base", made / "dialogue" / "adapter", text) for text in texts]
+    assert any(text != text.strip() for text in expected), "blanks must matter"
     assert [choice.text for choice in sorted(answered.choices, key=lambda c: c.index)] == expected
     parts = client.completions.create(model="base", prompt=texts[1], stream=True, max_tokens=6)
-    assert "".join(part.choices[0].text for part in parts) == by_peft(made / "base", None, texts[1])
+    assert "".join(part.choices[0].text for part in parts) == continued_by_peft(made / "base", None, texts[1])
 
 
 def test_a_reply_ends_before_a_word(client):

@@ -218,7 +218,7 @@ class _Reply:
 
     def __init__(self, request: Request, target: Target, engine: Engine) -> None:
         self.request, self._engine = request, engine
-        self._text = Unrolling(target.renderer)
+        self._text = Unrolling(target.renderer, request.example)
         self._stop_ids = target.renderer.stop_ids
         self._held = ""
         self._tokens = 0
