@@ -367,6 +367,18 @@ def test_a_model_with_a_template_and_one_that_reads_a_source(tmp_path, tiny_mode
         assert "".join(part.choices[0].text for part in parts) == whole
 
 
+def test_a_completion_reads_marks_as_marks(tmp_path):
+    tokens = tiny.tokenizer(tiny.CHATML, bos=True)
+    folder = tiny.save(tmp_path / "chatty", "llama", tokens=tokens)
+    text = "<|im_start|>user\nHello.<|im_end|>\n<|im_start|>assistant\n"
+    with running(str(folder)) as (address, _):
+        client = openai.OpenAI(base_url=address, api_key="none", max_retries=0)
+        for prompt in (text, f"<|bos|>{text}"):
+            answered = client.completions.create(model="chatty", prompt=prompt, max_tokens=5)
+            assert answered.choices[0].text == continued_by_peft(folder, None, f"<|bos|>{text}", tokens=5)
+            assert answered.usage.prompt_tokens == len(tokens(text)["input_ids"])
+
+
 def test_what_stands_on_different_bases_is_refused(made, tmp_path, tiny_models):
     other = shutil.copytree(made / "dialogue", tmp_path / "other")
     recipe = (other / "recipe.yaml").read_text()

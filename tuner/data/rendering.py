@@ -134,6 +134,14 @@ class Renderer:
         """What a causal model reads of a text that it is to go on with: no end of text behind it."""
         return self._text_ids(text)[:-1]
 
+    def marked_ids(self, text: str) -> tuple[int, ...]:
+        """What the model, or its encoder, reads of a text in which marks are marks, as a chat template writes them. A
+        start token that the text begins with is the only one."""
+        if self.kind == "seq2seq":
+            return tuple(self.tokenizer(text, split_special_tokens=False)["input_ids"])
+        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"]
+        return (*self._start(ids), *ids)
+
     def answer_ids(self, turns: Sequence[Turn], answer: str) -> tuple[int, ...]:
         """The tokens of `answer` after these turns, up to and with the token that ends it."""
         if self.kind == "seq2seq":

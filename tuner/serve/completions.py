@@ -1,6 +1,6 @@
 """Requests of OpenAI's API to requests of the engine, and their replies back.
 
-A chat is rendered as the run was trained; a completion goes on with its prompt as it stands.
+A chat is rendered as the run was trained; a completion goes on with its prompt as it stands, marks and blanks included.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 
 from inlay.eval import Decoding, Example, Reply, Text, Turn
+from inlay.tuner.data.rendering import Renderer
 from inlay.tuner.problems import RequestError
 from inlay.tuner.serve import wire
 from inlay.tuner.serve.engine import BusyError, Ended, Engine, Failed, Request
@@ -25,6 +26,7 @@ from inlay.tuner.serve.questions import STAND_IN, Questions, prompt_ids
 
 LOOK_SECONDS = 0.25  # between looks at whether a client is still there
 INVALID = "invalid_request_error"
+_Question = tuple[Example, tuple[int, ...]]  # and what the model reads of it
 
 
 class Refusal(Exception):
@@ -53,10 +55,11 @@ class Completions:
         """The next message of a conversation."""
         target = self.target(asked.model)
 
-        def example() -> Example:
-            return _conversation(self._questions[asked.model], asked.messages)
+        def question() -> _Question:
+            example = _conversation(self._questions[asked.model], asked.messages)
+            return example, prompt_ids(target.renderer, example)
 
-        [listener] = await self._submit(asked, target, [example])
+        [listener] = await self._submit(asked, target, [question])
         return await self._reply(asked, http, [listener], _ChatFrame(asked))
 
     async def complete(self, asked: wire.CompletionAsked, http: HttpRequest) -> dict[str, Any] | StreamingResponse:
@@ -64,12 +67,12 @@ class Completions:
         target = self.target(asked.model)
         if asked.stream and len(asked.prompts) > 1:
             raise Refusal(400, "a stream goes on with one prompt", param="prompt")
-        makers = [lambda text=text: _opening(target, text) for text in asked.prompts]
+        makers = [lambda text=text: _opening(target.renderer, text) for text in asked.prompts]
         listeners = await self._submit(asked, target, makers)
         return await self._reply(asked, http, listeners, _TextFrame(asked))
 
     async def _submit(
-        self, asked: wire.Asked, target: Target, makers: Sequence[Callable[[], Example]]
+        self, asked: wire.Asked, target: Target, makers: Sequence[Callable[[], _Question]]
     ) -> list[_Listener]:
         listeners = [_Listener(asyncio.get_running_loop()) for _ in makers]
 
@@ -207,14 +210,16 @@ def _conversation(questions: Questions, messages: Sequence[wire.Message]) -> Exa
     return Reply("", tuple(turns), (STAND_IN,))
 
 
-def _opening(target: Target, text: str) -> Example:
-    """A text that is gone on with as it stands; an encoder reads it as a prompt."""
-    return Reply("", (Turn("prompt", text),), (STAND_IN,)) if target.facts.kind == "seq2seq" else Text("", text)
+def _opening(renderer: Renderer, text: str) -> _Question:
+    """A text that is gone on with; where an encoder reads it, the reply is no part of it."""
+    read = renderer.kind == "seq2seq"
+    example = Reply("", (Turn("prompt", text),), (STAND_IN,)) if read else Text("", text)
+    return example, renderer.marked_ids(text)
 
 
-def _request(asked: wire.Asked, target: Target, example: Example, tell: Callable[..., None]) -> Request:
-    """Rendered, and its length checked."""
-    prompt = prompt_ids(target.renderer, example)
+def _request(asked: wire.Asked, target: Target, question: _Question, tell: Callable[..., None]) -> Request:
+    """The request, its length checked."""
+    example, prompt = question
     if not prompt:
         raise RequestError("the prompt is empty")
     decoding, context = _decoding(asked, target), target.context
