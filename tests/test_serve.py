@@ -137,6 +137,19 @@ def test_seeds_decide_what_is_drawn(client):
     assert drawn(1) == drawn(1) != drawn(2)
 
 
+def test_without_a_seed_each_reply_is_drawn_anew(client):
+    def drawn(**options) -> list[str]:
+        prompts = ["The lamp"] * 3
+        found = client.completions.create(model="base", prompt=prompts, temperature=1.5, max_tokens=20, **options)
+        return [choice.text for choice in sorted(found.choices, key=lambda choice: choice.index)]
+
+    assert len({*drawn(), *drawn()}) == 6
+    seeded = drawn(seed=4)
+    assert len(set(seeded)) == 3
+    assert drawn(seed=4) == seeded
+    assert drawn(seed=5)[:2] == seeded[1:]
+
+
 def test_completions_go_on_with_texts_as_they_stand(client, made):
     texts = [PROMPT, "The lamp is", "Anna writes that"]
     answered = client.completions.create(model="dialogue", prompt=texts, max_tokens=6)

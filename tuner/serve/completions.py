@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import secrets
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -78,8 +79,8 @@ class Completions:
 
         def render() -> None:
             with self._engine.tokenizing:
-                for listener, make in zip(listeners, makers, strict=True):
-                    listener.request = _request(asked, target, make(), listener.tell)
+                for index, (listener, make) in enumerate(zip(listeners, makers, strict=True)):
+                    listener.request = _request(asked, target, make(), index, listener.tell)
 
         try:
             await run_in_threadpool(render)
@@ -217,12 +218,14 @@ def _opening(renderer: Renderer, text: str) -> _Question:
     return example, renderer.marked_ids(text)
 
 
-def _request(asked: wire.Asked, target: Target, question: _Question, tell: Callable[..., None]) -> Request:
-    """The request, its length checked."""
+def _request(
+    asked: wire.Asked, target: Target, question: _Question, index: int, tell: Callable[..., None]
+) -> Request:
+    """The request, its length checked; `index` is its place among those that were asked together."""
     example, prompt = question
     if not prompt:
         raise RequestError("the prompt is empty")
-    decoding, context = _decoding(asked, target), target.context
+    decoding, context = _decoding(asked, target, index), target.context
     if context is not None:
         room = context if target.facts.kind == "seq2seq" else context - len(prompt)
         if asked.longest is None:
@@ -234,7 +237,8 @@ def _request(asked: wire.Asked, target: Target, question: _Question, tell: Calla
     return Request(asked.model, example, prompt, decoding, asked.until, tell)
 
 
-def _decoding(asked: wire.Asked, target: Target) -> Decoding:
+def _decoding(asked: wire.Asked, target: Target, index: int) -> Decoding:
+    """Replies are drawn anew each time, and those that were asked together apart from each other."""
     decoding = target.decoding
     if asked.longest is not None:
         decoding = dataclasses.replace(decoding, max_new_tokens=asked.longest)
@@ -243,6 +247,7 @@ def _decoding(asked: wire.Asked, target: Target) -> Decoding:
     narrowed = asked.top_p is not None and asked.top_p < 1
     if asked.temperature is None and not narrowed and not decoding.do_sample:
         return decoding
-    changes = {"temperature": asked.temperature, "top_p": asked.top_p, "seed": asked.seed}
+    seed = secrets.randbits(32) if asked.seed is None else asked.seed + index
+    changes = {"temperature": asked.temperature, "top_p": asked.top_p}
     given = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(decoding, do_sample=True, num_beams=1, **given)
+    return dataclasses.replace(decoding, do_sample=True, num_beams=1, seed=seed, **given)
