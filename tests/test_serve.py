@@ -217,6 +217,17 @@ def test_a_completion_that_is_too_long_says_so_of_its_prompt(client):
         client.completions.create(model="dialogue", prompt="")
 
 
+@pytest.mark.parametrize("name", ["classification", "summarization"])
+def test_what_a_run_was_not_trained_on_is_refused(name, client):
+    system, earlier = {"role": "system", "content": "Be kind."}, {"role": "assistant", "content": "It is."}
+    for before in ([system], [{**system, "role": "developer"}], [*HELLO, earlier]):
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.chat.completions.create(model=name, messages=[*before, *HELLO])
+        assert (refused.value.body["type"], refused.value.body["param"]) == ("invalid_request_error", "messages")
+        assert "takes one user message, without a system message" in refused.value.body["message"]
+        assert "each line is put into the prompt" in refused.value.body["message"]
+
+
 def raw(address: str, request: bytes) -> tuple[int, dict]:
     """What a request of these bytes gets: status and body."""
     host, port = re.search(r"//(.*):(\d+)", address).groups()

@@ -202,10 +202,13 @@ async def _give_up_with(http: HttpRequest, listeners: Sequence[_Listener]) -> No
 
 
 def _conversation(questions: Questions, messages: Sequence[wire.Message]) -> Example:
-    """The question. A single message to a run of another task than dialogue is put into the run's prompt."""
+    """The question. A run of another task than dialogue was trained on one message at a time, and on nothing else."""
     if messages[-1].role != "user":
         raise RequestError("the last message is not the user's, so there is nothing to answer")
-    if not questions.conversation and len(messages) == 1:
+    if not questions.conversation:
+        if len(messages) > 1:
+            message = "this run holds no conversation: it takes one user message, without a system message or earlier "
+            raise Refusal(400, f"{message}ones; {questions.manner}", param="messages")
         return questions.line(messages[0].text)
     turns = [Turn("system" if m.role == "developer" else m.role, m.text) for m in messages]
     return Reply("", tuple(turns), (STAND_IN,))
