@@ -79,6 +79,11 @@ class Text:
 Example = Reply | Choice | Text
 
 
+# The lowest temperature that logits are divided by. What is colder takes the likeliest token all the same, and dividing
+# by it would overflow.
+COLDEST = 1e-5
+
+
 @dataclass(frozen=True)
 class Decoding:
     """How text is generated. Everything is explicit: the model's own generation config is never consulted."""

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from inlay.eval import Decoding
+from inlay.eval import COLDEST, Decoding
 from inlay.eval.continuation import follow, needs_equal_lengths, takes_positions
 from inlay.eval.scoring import Scorable, batches, observing, pad
 
@@ -195,7 +195,8 @@ class _Telling:
 
 
 def _sampling(decoding: Decoding) -> dict[str, float | int]:
-    return {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": decoding.top_k}
+    temperature = max(decoding.temperature, COLDEST)
+    return {"temperature": temperature, "top_p": decoding.top_p, "top_k": decoding.top_k}
 
 
 def _until_stop(ids: Sequence[int], stop_ids: Sequence[int]) -> list[int]:

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inlay.eval import Decoding
+from inlay.eval import COLDEST, Decoding, MeasurementError
 from inlay.eval.continuation import follow, is_windowed, needs_equal_lengths
 from inlay.eval.scoring import Scorable, observing
 
 if TYPE_CHECKING:
     import torch
+
+LIKELY = 1024  # tokens that are looked at first for `top_p`: sorting a large vocabulary takes longer than all the rest
 
 
 def can_write(scorable: Scorable, decoding: Decoding) -> bool:
@@ -30,12 +32,14 @@ class Writing:
         decoding: `can_write` holds of it. What is drawn depends on its seed alone.
         heard: hears each new token, the stop token included, and says whether more are wanted.
         ended: called behind the last token.
+        written: its first tokens, where it was begun before: it goes on behind them as if it had not been stopped.
     """
 
     prompt: Sequence[int]
     decoding: Decoding
     heard: Callable[[int], bool]
     ended: Callable[[], None]
+    written: Sequence[int] = ()
 
 
 def write_several(
@@ -56,7 +60,7 @@ def write_several(
 
     def take(new: Sequence[Writing]) -> list[Sequence[int]]:
         in_hand.update((next(numbers), _InHand(writing)) for writing in new)
-        return [writing.prompt for writing in new]
+        return [[*writing.prompt, *writing.written] for writing in new]
 
     def choose(rows: list[int], logits: torch.Tensor) -> list[int]:
         likeliest = logits.float().argmax(-1).tolist()
@@ -82,8 +86,10 @@ class _InHand:
         import torch
 
         self.writing = writing
-        self._tokens = 0
+        self._tokens = len(writing.written)
         self._draws = torch.Generator().manual_seed(writing.decoding.seed)
+        for _ in writing.written if writing.decoding.do_sample else ():
+            _number(self._draws)
 
     def chosen(self, logits: torch.Tensor, likeliest: int) -> int:
         decoding = self.writing.decoding
@@ -97,13 +103,45 @@ class _InHand:
 
 
 def _drawn(logits: torch.Tensor, decoding: Decoding, generator: torch.Generator) -> int:
-    """A token, from logits (vocabulary,), narrowed as transformers narrows them. Drawn on the CPU, on every device."""
-    import torch
-    from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+    """A token, from logits (vocabulary,). They are narrowed on their device; what is left is drawn from on the CPU, in
+    the order of the vocabulary and with one number of the generator, so that a seed draws the same on every device.
 
-    narrowed = TemperatureLogitsWarper(decoding.temperature)(None, logits.float().cpu()[None])
-    if decoding.top_k:
-        narrowed = TopKLogitsWarper(decoding.top_k)(None, narrowed)
-    if decoding.top_p < 1:
-        narrowed = TopPLogitsWarper(decoding.top_p)(None, narrowed)
-    return int(torch.multinomial(narrowed.softmax(-1), 1, generator=generator))
+    Raises:
+        MeasurementError: the logits are not finite.
+    """
+    import torch
+
+    scores = logits.float() / max(decoding.temperature, COLDEST)
+    left = None
+    if decoding.top_k or decoding.top_p < 1:
+        left = _likeliest(scores, decoding).sort().values
+        scores = scores[left]
+    mass = scores.cpu().double().softmax(-1).cumsum(-1)
+    if mass[-1].isnan():
+        raise MeasurementError("the model's logits are not finite, so nothing can be drawn from them")
+    place = int(torch.searchsorted(mass, _number(generator) * mass[-1], right=True))
+    return place if left is None else int(left[place])
+
+
+def _number(generator: torch.Generator) -> torch.Tensor:
+    """The next number below 1."""
+    import torch
+
+    return torch.rand((), generator=generator, dtype=torch.float64)
+
+
+def _likeliest(scores: torch.Tensor, decoding: Decoding) -> torch.Tensor:
+    """The tokens that a draw is narrowed to: the `top_k` likeliest, and of these the fewest that together have `top_p`
+    of the mass."""
+    most = min(decoding.top_k or len(scores), len(scores))
+    if decoding.top_p == 1:
+        return scores.topk(most).indices
+    whole = (scores.topk(most).values if most < len(scores) else scores).logsumexp(-1)
+    count = min(most, LIKELY)
+    while True:
+        likeliest = scores.topk(count)
+        mass = (likeliest.values - whole).exp()
+        kept = int((mass.cumsum(-1) - mass < decoding.top_p).sum())
+        if kept < count or count == most:
+            return likeliest.indices[:kept]
+        count = most

@@ -43,6 +43,11 @@ def predictions(run: Path) -> list[dict]:
 
 def by_peft(base: Path, adapter: Path | None, prompt: str, tokens: int = 6, **options: object) -> str:
     """What transformers and PEFT answer to a prompt as it stands: they read the files themselves."""
+    return continued_by_peft(base, adapter, prompt, tokens, **options).strip()
+
+
+def continued_by_peft(base: Path, adapter: Path | None, prompt: str, tokens: int = 6, **options: object) -> str:
+    """As `by_peft`, outer blanks and all, and marks in the prompt are marks."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -56,7 +61,7 @@ def by_peft(base: Path, adapter: Path | None, prompt: str, tokens: int = 6, **op
         written = model.eval().generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, pad_token_id=1
         )
-    return tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True).strip()
+    return tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
 
 
 def piped(monkeypatch: pytest.MonkeyPatch, lines: list[str], *arguments: object) -> tuple[int, list[str], str]:

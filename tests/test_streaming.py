@@ -67,6 +67,15 @@ def test_a_listener_that_ends_a_reply_leaves_the_model_as_it_was(name, tiny_mode
     assert told(scorable, GREEDY) == expected
 
 
+COLD = dataclasses.replace(DRAWN, temperature=1e-300)
+
+
+@pytest.mark.parametrize("shape", ["llama", "t5"])
+def test_a_temperature_too_small_to_divide_by_takes_the_likeliest(shape, tiny_models):
+    scorable = scorables.scorable(tiny_models(shape))
+    assert told(scorable, COLD) == told(scorable, GREEDY)
+
+
 PROMPTS = scorables.ids(6, (3, 40))
 DECODINGS = [GREEDY, DRAWN, dataclasses.replace(GREEDY, max_new_tokens=3), DRAWN, GREEDY, DRAWN]
 
@@ -126,6 +135,20 @@ def test_a_reply_that_joins_others_is_what_it_is_alone(name, shape, tiny_models)
     alone = {i: several(scorable, [i])[i] for i in range(6)}
     assert several(scorable, [0], {2: [1, 2], 4: [3], 5: [4, 5]}) == alone
     assert several(scorable, [2], {3: [0], 4: [1, 3]}) == {i: alone[i] for i in (0, 1, 2, 3)}, "2 has ended before"
+
+
+@pytest.mark.parametrize("name", ["none", "lora", "prefix", "prompt"])
+def test_a_reply_that_was_stopped_goes_on_as_if_it_had_not_been(name, tiny_models):
+    scorable = ready(name, "llama", tiny_models)
+    for index in (0, 1):  # the likeliest, and drawn
+        whole = several(scorable, [index])[index]
+        for count in (1, 5):
+            heard: list[int] = []
+            writing = Writing(
+                PROMPTS[index], DECODINGS[index], lambda t, to=heard: to.append(t) or True, print, whole[:count]
+            )
+            write_several(scorable, [writing], stop_ids=NEVER, joining=lambda _: [])
+            assert heard == whole[count:]
 
 
 def test_nobody_joins_where_attention_is_windowed(tiny_models):

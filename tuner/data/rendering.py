@@ -17,6 +17,8 @@ each of which scores its last `stride` tokens alone.
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
 SPEAKERS = {"system": "System", "user": "User", "assistant": "Bot"}
 # Put before a text to keep SentencePiece tokenizers from writing a space before it; see `_tokenize_answer`.
 ANCHORS = ("\n", ".", "x", "0")
+# Put before what goes on with a text, for decoders that take the first blank of a text away: a single token in every
+# vocabulary, and no byte.
+LEAD = "."
+# How tokenizers that fall back to bytes write one.
+BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 # Stands for an answer when a chat template is asked what it prints around one: a character of no script.
 PROBE = "\ue000"
 
@@ -127,6 +134,14 @@ class Renderer:
         """What a causal model reads of a text that it is to go on with: no end of text behind it."""
         return self._text_ids(text)[:-1]
 
+    def marked_ids(self, text: str) -> tuple[int, ...]:
+        """What the model, or its encoder, reads of a text in which marks are marks, as a chat template writes them. A
+        start token that the text begins with is the only one."""
+        if self.kind == "seq2seq":
+            return tuple(self.tokenizer(text, split_special_tokens=False)["input_ids"])
+        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"]
+        return (*self._start(ids), *ids)
+
     def answer_ids(self, turns: Sequence[Turn], answer: str) -> tuple[int, ...]:
         """The tokens of `answer` after these turns, up to and with the token that ends it."""
         if self.kind == "seq2seq":
@@ -166,12 +181,20 @@ class Renderer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Generated ids to text: cut at the first stop token, special tokens left out, outer blanks stripped."""
-        kept: list[int] = []
-        for token in ids:
-            if token in self.stop_ids:
-                break
-            kept.append(token)
-        return self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
+        return self._written(ids).strip()
+
+    def continuation(self, ids: Sequence[int]) -> str:
+        """As `decode`, of ids that go on with a text: with its outer blanks, it joins to the text as it stands."""
+        lead = self._plain_ids(LEAD)
+        return self._written([*lead, *ids])[len(self._written(lead)) :]
+
+    def is_byte(self, token: int) -> bool:
+        """Whether a token is a byte, which may change what the bytes right before it are decoded to."""
+        return BYTE.fullmatch(self.tokenizer.convert_ids_to_tokens(token) or "") is not None
+
+    def _written(self, ids: Sequence[int]) -> str:
+        kept = list(itertools.takewhile(lambda token: token not in self.stop_ids, ids))
+        return self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def _text_ids(self, text: str) -> tuple[int, ...]:
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from inlay.eval import Choice, Decoding, Example
+from inlay.eval import Choice, Decoding, Example, Text
 from inlay.eval.generate import stream
 from inlay.eval.likelihood import score_choices
 from inlay.eval.scoring import Scorable
@@ -24,31 +24,50 @@ class Answer:
     finished: bool
 
 
-class Unrolling:
-    """Text that grows token by token. The pieces join to what the renderer makes of all the tokens.
+def text_of(renderer: Renderer, example: Example, ids: Sequence[int]) -> str:
+    """Generated ids to text: an answer has no outer blanks; what goes on with a text has its own."""
+    return renderer.continuation(ids) if isinstance(example, Text) else renderer.decode(ids)
 
-    A token may be a part of a character, and blanks at the end are no part of an answer, so both wait for what follows.
+
+class Unrolling:
+    """Text that grows token by token. The pieces join to what `text_of` makes of all the tokens.
+
+    A token may be a part of a character, one byte more may make other characters of all the bytes before it, and blanks
+    at the end are no part of an answer: these wait for what follows.
     """
 
-    def __init__(self, renderer: Renderer) -> None:
-        self._renderer = renderer
+    def __init__(self, renderer: Renderer, example: Example) -> None:
+        self._renderer, self._example = renderer, example
         self._ids: list[int] = []
         self._told = ""
 
     def add(self, token: int) -> str:
         """What the token adds to the text; often nothing."""
         self._ids.append(token)
-        return self._grown(self._renderer.decode(self._ids).rstrip(UNFINISHED).rstrip())
+        if self._renderer.is_byte(token):
+            return ""
+        return self._grown(self._text().rstrip(UNFINISHED).rstrip())
 
     def rest(self) -> str:
         """What was held back."""
-        return self._grown(self._renderer.decode(self._ids))
+        return self._grown(self._text())
+
+    def _text(self) -> str:
+        return text_of(self._renderer, self._example, self._ids)
 
     def _grown(self, text: str) -> str:
-        if not text.startswith(self._told):
+        """What stands behind what was told, or, where the tokenizer has changed its mind, behind what is left of it."""
+        common = len(self._told) if text.startswith(self._told) else _common(self._told, text)
+        if common == len(text):
             return ""
-        piece, self._told = text[len(self._told) :], text
+        piece, self._told = text[common:], text
         return piece
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (mine, theirs) in pairs if mine != theirs), min(len(one), len(other)))
 
 
 def answer(
@@ -79,7 +98,7 @@ def answer(
             text = example.labels[sums.index(min(sums))]
             heard(text)
             return Answer(text, True)
-        growing = Unrolling(renderer)
+        growing = Unrolling(renderer, example)
         ids = stream(
             scorable, prompt, decoding, stop_ids=renderer.stop_ids, heard=lambda token: heard(growing.add(token))
         )
@@ -87,4 +106,4 @@ def answer(
         message = f"out of memory at a prompt of {len(prompt)} tokens: {str(error).splitlines()[0]}"
         raise MachineError(message, help="ask something shorter, or use a smaller base") from error
     heard(growing.rest())
-    return Answer(renderer.decode(ids), ids[-1] in renderer.stop_ids)
+    return Answer(text_of(renderer, example, ids), ids[-1] in renderer.stop_ids)

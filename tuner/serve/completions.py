@@ -1,6 +1,6 @@
 """Requests of OpenAI's API to requests of the engine, and their replies back.
 
-A chat is rendered as the run was trained; a completion goes on with its prompt as it stands.
+A chat is rendered as the run was trained; a completion goes on with its prompt as it stands, marks and blanks included.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import secrets
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
@@ -17,14 +18,18 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as HttpRequest
 
 from inlay.eval import Decoding, Example, Reply, Text, Turn
+from inlay.tuner.data.rendering import Renderer
 from inlay.tuner.problems import RequestError
 from inlay.tuner.serve import wire
-from inlay.tuner.serve.engine import BusyError, Ended, Engine, Failed, Request
+from inlay.tuner.serve.engine import BusyError, Engine
 from inlay.tuner.serve.opened import Target
 from inlay.tuner.serve.questions import STAND_IN, Questions, prompt_ids
+from inlay.tuner.serve.replies import Ended, Failed, Request, Stopped
 
 LOOK_SECONDS = 0.25  # between looks at whether a client is still there
 INVALID = "invalid_request_error"
+LONGEST = 8192  # tokens of a model without a limit of its own: what reading them takes grows with their square
+_Question = tuple[Example, tuple[int, ...]]  # and what the model reads of it
 
 
 class Refusal(Exception):
@@ -53,10 +58,11 @@ class Completions:
         """The next message of a conversation."""
         target = self.target(asked.model)
 
-        def example() -> Example:
-            return _conversation(self._questions[asked.model], asked.messages)
+        def question() -> _Question:
+            example = _conversation(self._questions[asked.model], asked.messages)
+            return example, prompt_ids(target.renderer, example)
 
-        [listener] = await self._submit(asked, target, [example])
+        [listener] = await self._submit(asked, target, [question])
         return await self._reply(asked, http, [listener], _ChatFrame(asked))
 
     async def complete(self, asked: wire.CompletionAsked, http: HttpRequest) -> dict[str, Any] | StreamingResponse:
@@ -64,19 +70,19 @@ class Completions:
         target = self.target(asked.model)
         if asked.stream and len(asked.prompts) > 1:
             raise Refusal(400, "a stream goes on with one prompt", param="prompt")
-        makers = [lambda text=text: _opening(target, text) for text in asked.prompts]
+        makers = [lambda text=text: _opening(target.renderer, text) for text in asked.prompts]
         listeners = await self._submit(asked, target, makers)
         return await self._reply(asked, http, listeners, _TextFrame(asked))
 
     async def _submit(
-        self, asked: wire.Asked, target: Target, makers: Sequence[Callable[[], Example]]
+        self, asked: wire.Asked, target: Target, makers: Sequence[Callable[[], _Question]]
     ) -> list[_Listener]:
         listeners = [_Listener(asyncio.get_running_loop()) for _ in makers]
 
         def render() -> None:
             with self._engine.tokenizing:
-                for listener, make in zip(listeners, makers, strict=True):
-                    listener.request = _request(asked, target, make(), listener.tell)
+                for index, (listener, make) in enumerate(zip(listeners, makers, strict=True)):
+                    listener.request = _request(asked, target, make(), index, listener.tell)
 
         try:
             await run_in_threadpool(render)
@@ -122,7 +128,7 @@ class _Listener:
         """The next piece, or the end."""
         what = await self._heard.get()
         if isinstance(what, Failed):
-            raise Refusal(500, what.message, "server_error")
+            raise Refusal(503 if isinstance(what, Stopped) else 500, what.message, "server_error")
         return what
 
     async def whole(self) -> tuple[list[str], Ended]:
@@ -198,38 +204,46 @@ async def _give_up_with(http: HttpRequest, listeners: Sequence[_Listener]) -> No
 
 
 def _conversation(questions: Questions, messages: Sequence[wire.Message]) -> Example:
-    """The question. A single message to a run of another task than dialogue is put into the run's prompt."""
+    """The question. A run of another task than dialogue was trained on one message at a time, and on nothing else."""
     if messages[-1].role != "user":
         raise RequestError("the last message is not the user's, so there is nothing to answer")
-    if not questions.conversation and len(messages) == 1:
+    if not questions.conversation:
+        if len(messages) > 1:
+            message = "this run holds no conversation: it takes one user message, without a system message or earlier "
+            raise Refusal(400, f"{message}ones; {questions.manner}", param="messages")
         return questions.line(messages[0].text)
     turns = [Turn("system" if m.role == "developer" else m.role, m.text) for m in messages]
     return Reply("", tuple(turns), (STAND_IN,))
 
 
-def _opening(target: Target, text: str) -> Example:
-    """A text that is gone on with as it stands; an encoder reads it as a prompt."""
-    return Reply("", (Turn("prompt", text),), (STAND_IN,)) if target.facts.kind == "seq2seq" else Text("", text)
+def _opening(renderer: Renderer, text: str) -> _Question:
+    """A text that is gone on with; where an encoder reads it, the reply is no part of it."""
+    read = renderer.kind == "seq2seq"
+    example = Reply("", (Turn("prompt", text),), (STAND_IN,)) if read else Text("", text)
+    return example, renderer.marked_ids(text)
 
 
-def _request(asked: wire.Asked, target: Target, example: Example, tell: Callable[..., None]) -> Request:
-    """Rendered, and its length checked."""
-    prompt = prompt_ids(target.renderer, example)
+def _request(
+    asked: wire.Asked, target: Target, question: _Question, index: int, tell: Callable[..., None]
+) -> Request:
+    """The request, its length checked; `index` is its place among those that were asked together."""
+    example, prompt = question
     if not prompt:
         raise RequestError("the prompt is empty")
-    decoding, context = _decoding(asked, target), target.context
-    if context is not None:
-        room = context if target.facts.kind == "seq2seq" else context - len(prompt)
-        if asked.longest is None:
-            decoding = dataclasses.replace(decoding, max_new_tokens=max(1, min(decoding.max_new_tokens, room)))
-        if len(prompt) > context or decoding.max_new_tokens > room:
-            message = f"this model reads {context} tokens; the prompt has {len(prompt)}, and the reply may have "
-            message += str(decoding.max_new_tokens)
-            raise Refusal(400, message, code="context_length_exceeded", param=asked.subject)
+    decoding, context = _decoding(asked, target, index), target.context or LONGEST
+    room = context if target.facts.kind == "seq2seq" else context - len(prompt)
+    if asked.longest is None:
+        decoding = dataclasses.replace(decoding, max_new_tokens=max(1, min(decoding.max_new_tokens, room)))
+    if len(prompt) > context or decoding.max_new_tokens > room:
+        reads = "this model reads" if target.context else "of a model without a limit, this server reads"
+        message = f"{reads} {context} tokens; the prompt has {len(prompt)}, and the reply may have "
+        message += str(decoding.max_new_tokens)
+        raise Refusal(400, message, code="context_length_exceeded", param=asked.subject)
     return Request(asked.model, example, prompt, decoding, asked.until, tell)
 
 
-def _decoding(asked: wire.Asked, target: Target) -> Decoding:
+def _decoding(asked: wire.Asked, target: Target, index: int) -> Decoding:
+    """Replies are drawn anew each time, and those that were asked together apart from each other."""
     decoding = target.decoding
     if asked.longest is not None:
         decoding = dataclasses.replace(decoding, max_new_tokens=asked.longest)
@@ -238,6 +252,7 @@ def _decoding(asked: wire.Asked, target: Target) -> Decoding:
     narrowed = asked.top_p is not None and asked.top_p < 1
     if asked.temperature is None and not narrowed and not decoding.do_sample:
         return decoding
-    changes = {"temperature": asked.temperature, "top_p": asked.top_p, "seed": asked.seed}
+    seed = secrets.randbits(32) if asked.seed is None else asked.seed + index
+    changes = {"temperature": asked.temperature, "top_p": asked.top_p}
     given = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(decoding, do_sample=True, num_beams=1, **given)
+    return dataclasses.replace(decoding, do_sample=True, num_beams=1, seed=seed, **given)

@@ -23,7 +23,7 @@ from inlay.tuner.data.formats import Row
 from inlay.tuner.data.reader import PROBLEMS_SHOWN, read_rows
 from inlay.tuner.problems import AnswerNo, Interrupted, MachineError, Problem, RequestError
 from inlay.tuner.run_directory import write_whole
-from inlay.tuner.serve.answers import Answer
+from inlay.tuner.serve.answers import Answer, text_of
 from inlay.tuner.serve.decoding import Wishes
 from inlay.tuner.serve.opened import Opened, open_target
 from inlay.tuner.serve.questions import Questions, TooLong, prompt_ids
@@ -160,7 +160,8 @@ def _written(opened: Opened, examples: Sequence[Example], known: set[int]) -> It
         batch_size=target.batch_size,
         skip=known,
     ):
-        yield batch, [Answer(render.decode(ids), ids[-1] in render.stop_ids) for ids in rows]
+        texts = [text_of(render, examples[i], ids) for i, ids in zip(batch, rows, strict=True)]
+        yield batch, [Answer(text, ids[-1] in render.stop_ids) for text, ids in zip(texts, rows, strict=True)]
 
 
 def _chosen(opened: Opened, examples: Sequence[Choice], known: set[int]) -> Iterator[tuple[list[int], list[Answer]]]:
