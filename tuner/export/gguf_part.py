@@ -9,7 +9,7 @@ from pathlib import Path
 
 from inlay.tuner import base as base_models
 from inlay.tuner.console import Progressing
-from inlay.tuner.export.chat_template import plain_template
+from inlay.tuner.export.chat_template import trained_template
 from inlay.tuner.export.gguf import refusal, write_gguf
 from inlay.tuner.export.gguf_check import Readback
 from inlay.tuner.export.gguf_tensors import Kind
@@ -50,8 +50,8 @@ def write_gguf_part(source: Source, merged: Path, folder: Path, dtype: str, show
     show.say(f"gguf    {KINDS[dtype]}, read back by transformers")
     folder.mkdir()
     template = setting.tokenizer.chat_template
-    if not template and setting.task.answers != "read":
-        template = plain_template(setting.task.prompt)
+    if setting.task.answers != "read":
+        template = trained_template(setting.renderer, setting.task.prompt)
     written = write_gguf(merged, folder / FILE, KINDS[dtype], template=template)
     write_modelfile(folder / "Modelfile", FILE, _asked(setting), setting.renderer, setting.decoding)
     found = _read_back(folder / FILE, merged, _prompts(setting), template)

@@ -17,6 +17,7 @@ from inlay.tuner import base as base_models
 from inlay.tuner.console import Progressing, hushed
 from inlay.tuner.environment import describe
 from inlay.tuner.export import folder as folders
+from inlay.tuner.export import proof
 from inlay.tuner.export.adapter_part import write_adapter_part
 from inlay.tuner.export.card import write_card
 from inlay.tuner.export.gguf_part import write_gguf_part
@@ -153,6 +154,8 @@ def _refuse_fault(order: Order, proved: Proof, into: str) -> None:
     cause = "what was written does not compute what base and adapter compute"
     if proved.floor and proved.distance.kl_mean <= proved.kl_limit:
         cause = f"rounding to {order.merged_dtype} moves it: --dtype fp32 does not"
+    if proof.other_prompts(proved) and len(proved.faults) == 1:
+        cause = "the weights are right, but the base's chat template prints a prompt otherwise before it is answered"
     if into == "original":
         cause = "the original weights are not the quantized ones that the adapter was trained on"
     raise AnswerNo(

@@ -130,10 +130,14 @@ def faults(proved: Proof) -> list[str]:
         assert change.ci95 is not None
         low, high = change.ci95
         said.append(f"{name} changes by {change.value:+.3g} {change.unit} (95 % interval {low:+.3g} to {high:+.3g})")
-    if proved.same_prompts is not None and proved.same_prompts < proved.rows:
-        other = proved.rows - proved.same_prompts
-        said.append(f"its chat template renders {other} of {proved.rows} prompts to other tokens")
+    if other_prompts(proved):
+        said.append(f"its chat template renders {other_prompts(proved)} of {proved.rows} prompts to other tokens")
     return said
+
+
+def other_prompts(proved: Proof) -> int:
+    """How many prompts the export's own chat template renders to other tokens than those of training."""
+    return 0 if proved.same_prompts is None else proved.rows - proved.same_prompts
 
 
 def _passes_a_tie(reference: Reference, questions: Questions, renderer: Renderer, index: int) -> bool:

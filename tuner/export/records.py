@@ -55,7 +55,7 @@ class Proof(_Part):
         same_texts: rows with the same output; `tied_texts`: of an fp32 export, other rows whose reference passes a near
             tie.
         same_prompts: rows whose prompt the export's own chat template renders to the tokens of training; None where it
-            has no template.
+            has no template, or the format of training is not known.
         benchmark_nll: largest relative difference of an answer's likelihood between the run's benchmark and the
             reference before it was put into fp32; None where the run is not at hand.
         scores: by name.

@@ -67,7 +67,7 @@ class Trial:
             rows=len(answers.records),
             same_texts=same,
             tied_texts=tied,
-            same_prompts=answers.prompts,
+            same_prompts=answers.prompts if self._source.formatted else None,
             benchmark_nll=reference.benchmark_nll,
             scores=scores,
         )
