@@ -145,7 +145,7 @@ def test_s34_merged_and_gguf_render_the_prompts_of_the_benchmark(name, trained, 
 
 
 def test_s34_a_start_of_text_is_rendered_and_another_prompt_is_told_from_other_weights(tmp_path, monkeypatch):
-    tokens = tiny.tokenizer(tiny.CHATML, bos=True)
+    tokens = tiny.tokenizer(QWEN3, bos=True)
     tiny_runs.world(tmp_path, tiny.save(tmp_path / "model", "llama", tokens=tokens))
     monkeypatch.chdir(tmp_path)
     path = tiny_runs.recipe(tmp_path, "lora", "dialogue", bits=32)
@@ -153,7 +153,7 @@ def test_s34_a_start_of_text_is_rendered_and_another_prompt_is_told_from_other_w
     code, _, err = inlay("export", "run", "--to", "ship", "--dtype", "fp32")
     assert code == 0, err
     assert json.loads((tmp_path / "ship" / "export.json").read_text())["proof"]["same_prompts"] == 6
-    monkeypatch.setattr(folders, "trained_template", lambda *_: TEMPLATES["vicuna"])
+    monkeypatch.setattr(folders, "trained_template", lambda *_: QWEN3)
     code, _, err = inlay("export", "run", "--to", "other", "--dtype", "fp32")
     assert code == 1
     assert "its chat template renders 6 of 6 prompts to other tokens" in err
