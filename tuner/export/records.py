@@ -92,7 +92,8 @@ class GgufRecord(_Part):
 
     Attributes:
         kind: `f32`, `f16`, `bf16` or `q8_0`.
-        tokens: compared; `logit_gap` is the largest absolute difference, `same_top` the share with the same next token.
+        tokens: compared, the last of each prompt.
+        logit_gap: the largest absolute difference; `same_top`: the share with the same next token.
         replies: prompts that were continued; `same_replies`: with the same tokens.
         notes: what the format does not hold.
     """

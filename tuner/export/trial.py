@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import inlay
 from inlay.tuner.console import Progressing
 from inlay.tuner.export import proof, witness
 from inlay.tuner.export.chat_template import around
+from inlay.tuner.export.fresh_process import run_fresh
 from inlay.tuner.export.proof import Reference
 from inlay.tuner.export.records import Proof
 from inlay.tuner.export.reference import question_reference
 from inlay.tuner.export.source import Source
 from inlay.tuner.export.witness import Answers, Questions
-from inlay.tuner.problems import AnswerNo, MachineError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,22 +100,13 @@ class Trial:
         self._show.say(f"proof   {rows} rows, the export opened in a new process")
         try:
             asked.write_text(self._questions.model_dump_json(), encoding="utf-8")
-            command = [sys.executable, "-P", "-m", "inlay.tuner.export.witness", str(folder), str(asked), str(said)]
-            base = {"BASE": str(self._source.setting.files.folder)}  # an adapter's loader asks where it is
-            done = subprocess.run(command, env=offline() | base, capture_output=True, text=True)
-            if done.returncode:
-                if done.returncode < 0 or "OutOfMemoryError" in done.stderr:
-                    raise MachineError("the process that opens the export ran out of memory, or was killed")
-                last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-                raise AnswerNo(f"the export does not open or answer: {last}", help="nothing was written")
+            run_fresh(
+                "inlay.tuner.export.witness",
+                [str(folder), str(asked), str(said)],
+                failed="the export does not open or answer",
+                environment={"BASE": str(self._source.setting.files.folder)},  # an adapter's loader asks where it is
+            )
             return witness.read_answers(said)
         finally:
             asked.unlink(missing_ok=True)
             shutil.rmtree(said, ignore_errors=True)
-
-
-def offline() -> dict[str, str]:
-    """The environment of a process that reaches no network and finds this package."""
-    package = str(Path(inlay.__file__).absolute().parents[1])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "USE_HUB_KERNELS": "0", "PYTHONPATH": os.pathsep.join(paths)}
