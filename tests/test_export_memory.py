@@ -6,10 +6,18 @@ import json
 import subprocess
 
 import pytest
+import torch
+from torch.nn.functional import kl_div
 
+from inlay.eval import Decoding, Text
+from inlay.eval.scoring import Scorable
+from inlay.tuner.data.rendering import Renderer
 from inlay.tuner.export import fresh_process, gguf_check
 from inlay.tuner.export.gguf import write_gguf
 from inlay.tuner.export.gguf_check import check_gguf
+from inlay.tuner.export.proof import distance
+from inlay.tuner.export.witness import Questions, fitting, logits
+from inlay.tuner.meter import PeakMemory
 from inlay.tuner.problems import MachineError
 
 PROMPTS = [list(range(3, 40)), [5] * 70, [9]]
@@ -37,3 +45,52 @@ def test_a_process_that_the_kernel_kills_is_the_machines_failure(monkeypatch):
     monkeypatch.setattr(subprocess, "run", killed)
     with pytest.raises(MachineError, match="ran out of memory, or was killed"):
         fresh_process.run_fresh("inlay.tuner.export.gguf_check", failed="the GGUF file cannot be read back")
+
+
+def test_logits_are_compared_a_few_rows_at_a_time():
+    """In float64 a comparison takes many times the room of what is compared."""
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randn(2000, 4000, generator=generator)
+    second = first + 0.1 * torch.randn(2000, 4000, generator=generator)
+    with PeakMemory("cpu") as before:
+        pass
+    with PeakMemory("cpu") as during:
+        found = distance([first], [second])
+    assert during.bytes - before.bytes < first.nbytes
+    rows = list(zip(first, second, strict=True))
+    kl = [float(kl_div(b.log_softmax(0), a.log_softmax(0), log_target=True, reduction="sum")) for a, b in rows]
+    assert (found.examples, found.tokens) == (1, 2000)
+    assert found.kl_mean == pytest.approx(sum(kl) / len(kl), rel=1e-3)
+    assert found.kl_max == pytest.approx(max(kl), rel=1e-3)
+    assert found.same_top == sum(int(a.argmax() == b.argmax()) for a, b in rows) / 2000
+    assert found.logit_gap == float((first - second).abs().max())
+
+
+def test_of_a_long_text_as_many_tokens_are_compared_as_fit(tiny_models):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_models("llama")).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_models("llama"))
+    examples = (Text("long", "Anna writes that it rains. " * 40), Text("next", "Ben answers."))
+    render = Renderer(tokenizer, "causal", window=64, stride=32)
+    scorable = Scorable(model, model, "causal", "nothing", 1)
+
+    def heard(compared: int):
+        questions = Questions(
+            kind="causal",
+            examples=examples,
+            prompt_format="plain",
+            around=("", ""),
+            decoding=Decoding(),
+            batch_size=1,
+            window=64,
+            stride=32,
+            compared=compared,
+        )
+        return logits(scorable, questions, render)
+
+    whole, cut = heard(10**6), heard(70)
+    assert [len(rows) for rows in cut] == [70]
+    assert len(whole) == 2
+    torch.testing.assert_close(cut[0], whole[0][:70])
+    assert fitting(10**9) == 1

@@ -42,7 +42,7 @@ class Trial:
             batch_size=setting.recipe.eval.batch_size,
             window=setting.renderer.window,
             stride=setting.renderer.stride,
-            compared=witness.fitting(setting.renderer, examples, len(setting.tokenizer)),
+            compared=witness.fitting(len(setting.tokenizer)),
         )
         self._reference: Reference | None = None
 
