@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from torch.nn.functional import kl_div
 from inlay.eval import Decoding, Text
 from inlay.eval.scoring import Scorable
 from inlay.tuner.data.rendering import Renderer
-from inlay.tuner.export import fresh_process, gguf_check
+from inlay.tuner.export import fresh_process, gguf_check, making, trial, witness
 from inlay.tuner.export.gguf import write_gguf
 from inlay.tuner.export.gguf_check import check_gguf
+from inlay.tuner.export.order import Order
 from inlay.tuner.export.proof import distance
 from inlay.tuner.export.witness import Questions, fitting, logits
 from inlay.tuner.meter import PeakMemory
@@ -94,3 +96,38 @@ def test_of_a_long_text_as_many_tokens_are_compared_as_fit(tiny_models):
     assert len(whole) == 2
     torch.testing.assert_close(cut[0], whole[0][:70])
     assert fitting(10**9) == 1
+
+
+@pytest.mark.parametrize(("free", "place"), [(0.9, "cpu"), (1.1, "cuda:0")])
+def test_an_export_that_the_gpu_has_no_room_for_is_opened_on_the_cpu(free, place, tiny_models, monkeypatch):
+    folder = tiny_models("llama")
+    needed = (folder / "model.safetensors").stat().st_size + witness.WORKING_BYTES
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (int(free * needed), 10 * needed))
+    assert witness._place(folder) == place
+
+
+def test_the_gpu_is_given_back_before_the_export_is_opened(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(trial.base_models, "on_gpu", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("freed"))
+    monkeypatch.setattr(trial, "run_fresh", lambda *_, **__: done.append("opened"))
+    monkeypatch.setattr(witness, "read_answers", lambda _: done.append("read"))
+    asked = SimpleNamespace(examples=(), model_dump_json=lambda: "{}")
+    files = SimpleNamespace(folder=tmp_path)
+    one = object.__new__(trial.Trial)
+    one._questions, one._show = asked, SimpleNamespace(say=lambda _: None)
+    one._source = SimpleNamespace(setting=SimpleNamespace(files=files))
+    one._hear(tmp_path / "draft")
+    assert done == ["freed", "opened", "read"]
+
+
+def test_a_gpu_that_is_too_small_is_no_bug(tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 16.00 GiB.\nMore")
+
+    monkeypatch.setattr(making, "_source", full)
+    with pytest.raises(MachineError, match="Tried to allocate 16") as caught:
+        making.export(Order(tmp_path / "run", tmp_path / "ship"))
+    assert "CUDA_VISIBLE_DEVICES=" in caught.value.problems[0].help
+    assert list(tmp_path.iterdir()) == []

@@ -39,7 +39,7 @@ def run_fresh(
     surroundings = {**_offline(), **environment}
     done = subprocess.run(command, input=stdin, env=surroundings, capture_output=True, text=True)
     if done.returncode < 0 or (done.returncode and "OutOfMemoryError" in done.stderr):
-        help = "nothing was written; free memory, or export on a machine with more"
+        help = "nothing was written; end what else needs memory, or export on a machine with more"
         raise MachineError("the process that opens the export ran out of memory, or was killed", help=help)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]

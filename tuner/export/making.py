@@ -6,6 +6,7 @@ which the next export clears away, and never a target that is half there or not 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -46,7 +47,7 @@ def export(order: Order) -> Path:
     """
     started = time.time()
     show = Progressing()
-    with hushed(), StopRequest(), workplace(order.to) as work:
+    with hushed(), StopRequest(), workplace(order.to) as work, _explained_memory():
         source, into = _source(order)
         refuse(order, source, into)
         made = _made(order, source, into, work, show)
@@ -57,6 +58,18 @@ def export(order: Order) -> Path:
         write_card(finished, made, source)
         _name(finished, work, order.to.absolute())
     return order.to
+
+
+@contextlib.contextmanager
+def _explained_memory() -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        first = str(error).splitlines()[0]
+        help = "nothing was written; it is exported on the CPU with CUDA_VISIBLE_DEVICES= before the command"
+        raise MachineError(f"out of memory while exporting: {first}", help=help) from error
 
 
 def _source(order: Order) -> tuple[Source, str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inlay.tuner import base as base_models
 from inlay.tuner.console import Progressing
 from inlay.tuner.export import proof, witness
 from inlay.tuner.export.chat_template import around
@@ -98,6 +100,7 @@ class Trial:
         asked, said = (folder.with_name(f"{folder.name}.{os.getpid()}.{part}") for part in ("questions", "answers"))
         rows = len(self._questions.examples)
         self._show.say(f"proof   {rows} rows, the export opened in a new process")
+        _free_gpu()
         try:
             asked.write_text(self._questions.model_dump_json(), encoding="utf-8")
             run_fresh(
@@ -110,3 +113,12 @@ class Trial:
         finally:
             asked.unlink(missing_ok=True)
             shutil.rmtree(said, ignore_errors=True)
+
+
+def _free_gpu() -> None:
+    """Gives back what merging has left on the GPU, where the process of the export needs it."""
+    if base_models.on_gpu():
+        import torch
+
+        gc.collect()
+        torch.cuda.empty_cache()

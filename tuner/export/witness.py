@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LOGIT_BYTES = 2**28  # of logits that are kept, at most
+WORKING_BYTES = 2**30  # of a GPU, that are left beside the weights
 WINDOWS = 8  # of a long text, that are compared by their logits
 RECORDS, LOGITS = "records.json", "logits.safetensors"
 
@@ -153,7 +154,6 @@ def main() -> None:
 
 def _plain(folder: Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """A merged model, as anyone opens it."""
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     seq2seq = AutoConfig.from_pretrained(folder).is_encoder_decoder
@@ -162,8 +162,16 @@ def _plain(folder: Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     lacking = {name: sorted(map(str, keys)) for name, keys in info.items() if name != "error_msgs" and keys}
     if lacking:
         raise SystemExit(f"the export does not load cleanly: {json.dumps(lacking)[:500]}")
-    model = model.to("cuda:0" if torch.cuda.is_available() else "cpu").eval()
-    return model, AutoTokenizer.from_pretrained(folder)
+    return model.to(_place(folder)).eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def _place(folder: Path) -> str:
+    """The GPU where there is room for the weights: in fp32 they are twice or eight times what was trained on."""
+    import torch
+
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    roomy = torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > weights + WORKING_BYTES
+    return "cuda:0" if roomy else "cpu"
 
 
 def _with_its_loader(folder: Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
