@@ -339,13 +339,16 @@ def test_a_template_that_strips_is_no_other_conversation():
 
 def test_a_template_without_an_end_token_gets_the_end_of_text():
     made = renderer("endless")
-    [row] = made.rows(TALK_ROW)
     assert made.stop_ids == (EOS,)
-    assert made.tokenizer.decode(row.ids) == (
-        "[system] Be kind.\n[user] Hey, how are you?\n[assistant] I am fine.<|end|>\n[user] Where is Anna?\n"
+    first, second = made.rows(TALK_ROW)  # one could not tell where the first answer ended from what the template prints
+    assert made.tokenizer.decode(first.ids) == (
+        "[system] Be kind.\n[user] Hey, how are you?\n[assistant] I am fine.<|end|>\n"
+    )
+    assert made.tokenizer.decode(second.ids) == (
+        "[system] Be kind.\n[user] Hey, how are you?\n[assistant] I am fine.\n[user] Where is Anna?\n"
         "[assistant] On Monday she comes.<|end|>\n"
     )
-    assert [ids[-1] for ids in answers(row)] == [EOS, EOS]
+    assert [ids[-1] for row in (first, second) for ids in answers(row)] == [EOS, EOS]
 
 
 def test_generation_stops_at_the_template_end_and_at_the_end_of_text():

@@ -4,7 +4,10 @@ A conversation is a chain of pieces, one for each assistant turn: a header that 
 write, and an end. Each piece is tokenized by itself, so the ids of a prompt never depend on the answer that follows it,
 and what the model sees in training before an answer is, token for token, what it sees when it is asked to generate.
 
-With a chat template the texts of the pieces are the template's. Without one they are plain:
+With a chat template the texts of the pieces are the template's. Blanks that it prints around an answer are the model's
+to write, as they are in the plain format: most tokenizers make one token of a word and the space before it. Other text
+before an answer (Qwen3's empty block of thoughts) is read, so a prompt goes on with it; see `Renderer.lead`. Without a
+template the texts are plain:
 
     System: ...\\n               a task's prompt stands as it is, and its answer after one space:
     User: ...\\n
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SPEAKERS = {"system": "System", "user": "User", "assistant": "Bot"}
-# Put before a text to keep SentencePiece tokenizers from writing a space before it; see `_tokenize_answer`.
+# Put before a text to keep SentencePiece tokenizers from writing a space before it; see `_tokenize_behind`.
 ANCHORS = ("\n", ".", "x", "0")
 # Put before what goes on with a text, for decoders that take the first blank of a text away: a single token in every
 # vocabulary, and no byte.
@@ -64,6 +67,7 @@ class _Piece:
     answer: str
     end: str
     trained: bool
+    behind: str = ""  # the end of the piece before, which its header is tokenized with
 
 
 class Renderer:
@@ -106,6 +110,12 @@ class Renderer:
         return bool(self._bos)
 
     @property
+    def lead(self) -> str:
+        """What the chat template prints before an answer and leaves out of its generation prompt: read, not written."""
+        turns = (Turn("user", "a"),)
+        return "" if self._plain else self._around(turns, self._template(turns, open_answer=True))[0]
+
+    @property
     def pad_id(self) -> int:
         """What batches are filled up with; never read, never a label."""
         pad = self.tokenizer.pad_token_id
@@ -117,18 +127,14 @@ class Renderer:
             return tuple(self.tokenizer(self.prompt_text(turns), split_special_tokens=self._plain)["input_ids"])
         pieces = self._pieces((*turns, Turn("assistant", "")))
         ids = [token for piece in pieces[:-1] for token in self._encode_piece(piece)[0]]
-        ids += self._plain_ids(pieces[-1].header)
+        ids += self._header_ids(pieces[-1])
         return (*self._start(ids), *ids)
 
     def prompt_text(self, turns: Sequence[Turn]) -> str:
         """The text of `prompt_ids`; an end of text that the tokenizer appends to an encoder's tokens is left out."""
         pieces = self._pieces((*turns, Turn("assistant", "")))
-        eos = "" if self.kind == "seq2seq" else str(self.tokenizer.eos_token)
-        text = ""
-        for piece in pieces[:-1]:
-            ended = self._stop(self._plain_ids(piece.end)) is not None
-            text += piece.header + piece.answer + ("" if ended else eos) + piece.end
-        return text + pieces[-1].header
+        eos = str(self.tokenizer.eos_token) if self._plain and self.kind == "causal" else ""
+        return "".join(piece.header + piece.answer + eos + piece.end for piece in pieces[:-1]) + pieces[-1].header
 
     def opening_ids(self, text: str) -> tuple[int, ...]:
         """What a causal model reads of a text that it is to go on with: no end of text behind it."""
@@ -223,29 +229,32 @@ class Renderer:
         """Cuts the turns at every assistant turn; the last turn is one."""
         if self.prompt_format == "plain":
             return _plain_pieces(turns)
-        pieces, done = [], ""
+        pieces, done, stops = [], "", True
         for i, turn in enumerate(turns):
             if turn.role != "assistant":
                 continue
             before = self._template(turns[:i], open_answer=True)
-            if not before.startswith(done):  # the template rewrites history: everything before is one header
+            # The template rewrites history, or marks no end in it that a piece could be cut at: it is all one header.
+            if not (stops and before.startswith(done)):
                 pieces, done = [], ""
-            head, end = self._surroundings(turns[:i], before)
-            text = turn.text.strip()
-            # A blank alone is the answer's own: whoever renders the prompt by the template ends it before that.
-            read, lead = ("", head if text else "") if head.isspace() else (head, "")
-            pieces.append(_Piece(before[len(done) :] + read, lead + text, end, turn.trained))
-            done = before + head + text + end
+            lead, opening, closing, end = self._around(turns[:i], before)
+            answer = opening + turn.text.strip() + closing
+            behind = pieces[-1].end if pieces else ""
+            pieces.append(_Piece(before[len(done) :] + lead, answer, end, turn.trained, behind))
+            done, stops = before + lead + answer + end, self._stop(self._plain_ids(end)) is not None
         return pieces
 
-    def _surroundings(self, turns: Sequence[Turn], before: str) -> tuple[str, str]:
-        """What the template prints around the answer to these turns: after `before`, its opening of that answer, and
-        behind the answer. The former (an empty block of thoughts, say) is read, never generated."""
+    def _around(self, turns: Sequence[Turn], before: str) -> tuple[str, str, str, str]:
+        """What the template prints around the answer to these turns, whose generation prompt is `before`: what is read
+        of it, the blanks before the answer, those behind it that stand before a special token, and the end."""
         around = self._template((*turns, Turn("assistant", PROBE)), open_answer=False)
         opening, found, end = around.rpartition(PROBE)
         if not found:
             raise RequestError(Problem("the chat template does not print what the assistant says", path="base.model"))
-        return opening[len(before) :] if opening.startswith(before) else "", end
+        lead = opening[len(before) :] if opening.startswith(before) else ""
+        closing = end[: len(end) - len(end.lstrip())] if self._stop(self._plain_ids(end)) is not None else ""
+        end = end[len(closing) :]
+        return (lead, "", closing, end) if lead.strip() else ("", lead, closing, end)
 
     def _template(self, turns: Sequence[Turn], *, open_answer: bool) -> str:
         messages = [{"role": "user" if t.role == "prompt" else t.role, "content": t.text} for t in turns]
@@ -275,8 +284,9 @@ class Renderer:
 
     def _encode_piece(self, piece: _Piece) -> tuple[list[int], list[bool], int]:
         """Ids of header, answer and end; which of them are the answer's up to its end token; the header's length."""
-        header = self._plain_ids(piece.header)
-        answer = self._tokenize_answer(header, piece.header, piece.answer)
+        header = self._header_ids(piece)
+        read = [*self._plain_ids(piece.behind), *header]
+        answer = self._tokenize_behind(read, piece.behind + piece.header, piece.answer)
         end = self._plain_ids(piece.end)
         stop = self._stop(end)
         if stop is None:  # the template ends no turn with a special token, so the model's own end of text does
@@ -284,29 +294,32 @@ class Renderer:
         labels = [False] * len(header) + [True] * (len(answer) + stop + 1) + [False] * (len(end) - stop - 1)
         return [*header, *answer, *end], labels, len(header)
 
+    def _header_ids(self, piece: _Piece) -> list[int]:
+        return self._tokenize_behind(self._plain_ids(piece.behind), piece.behind, piece.header)
+
     def _stop(self, end: Sequence[int]) -> int | None:
         """Where the first special token stands in what ends an answer."""
         return next((i for i, token in enumerate(end) if token in self._specials), None)
 
-    def _tokenize_answer(self, header_ids: list[int], header: str, answer: str) -> list[int]:
-        """The answer's tokens such that header and answer together decode to header + answer.
+    def _tokenize_behind(self, before_ids: list[int], before: str, text: str) -> list[int]:
+        """The tokens of a text such that they and those before it together decode to before + text.
 
-        The joint tokenization is cut at the header's end if that falls between two tokens. Otherwise the answer is
+        The joint tokenization is cut where the text begins if that falls between two tokens. Otherwise the text is
         tokenized by itself; SentencePiece tokenizers then write a space before it, which is undone by tokenizing it
         without its own leading space, or behind an anchor that is cut off again.
         """
-        joint = self._plain_ids(header + answer)
-        if joint[: len(header_ids)] == header_ids:
-            return joint[len(header_ids) :]
-        candidates = [self._plain_ids(answer)]
-        if answer.startswith(" "):
-            candidates.append(self._plain_ids(answer[1:]))
+        joint = self._plain_ids(before + text)
+        if joint[: len(before_ids)] == before_ids:
+            return joint[len(before_ids) :]
+        candidates = [self._plain_ids(text)]
+        if text.startswith(" "):
+            candidates.append(self._plain_ids(text[1:]))
         for anchor in ANCHORS:
-            ids, both = self._plain_ids(anchor), self._plain_ids(anchor + answer)
+            ids, both = self._plain_ids(anchor), self._plain_ids(anchor + text)
             if both[: len(ids)] == ids:
                 candidates.append(both[len(ids) :])
-        expected = self._text(self._plain_ids(header)) + answer
-        return next((ids for ids in candidates if self._text([*header_ids, *ids]) == expected), candidates[0])
+        expected = self._text(self._plain_ids(before)) + text
+        return next((ids for ids in candidates if self._text([*before_ids, *ids]) == expected), candidates[0])
 
     def _text(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)

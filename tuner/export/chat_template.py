@@ -1,6 +1,8 @@
-"""A chat template (Jinja) that prints inlay's plain format, for files whose tokenizer has none.
+"""The chat template (Jinja) of an export: what it renders is the prompt that was trained.
 
-Without one, llama.cpp and LM Studio put ChatML around a conversation, which such a model has never seen.
+A tokenizer that has none gets one that prints inlay's plain format: without it, llama.cpp and LM Studio put ChatML
+around a conversation, which such a model has never seen. One that opens an answer otherwise than its generation prompt
+ends (Qwen3's, with an empty block of thoughts) gets the rest of that opening behind the prompt.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import json
 import string
 
-from inlay.tuner.data.rendering import SPEAKERS
+from inlay.tuner.data.rendering import SPEAKERS, Renderer
 
 CONVERSATION = (
     "{% for message in messages %}"
@@ -16,6 +18,24 @@ CONVERSATION = (
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ SPEAKERS['assistant'] + ':' }}{% endif %}"
 )
+
+
+def trained_template(renderer: Renderer, task_prompt: str | None) -> str:
+    """The template whose generation prompt is what the renderer has the model read.
+
+    Args:
+        renderer: of the tokenizer that was trained with.
+        task_prompt: the recipe's; None for conversations.
+    """
+    if renderer.prompt_format == "plain":
+        return plain_template(task_prompt)
+    own, lead = str(renderer.tokenizer.get_chat_template()), renderer.lead
+    if not lead:
+        return own
+    # Qwen3's prints the same block itself where it is asked for no thoughts.
+    switch = " and not (enable_thinking is defined and enable_thinking is false)" if "enable_thinking" in own else ""
+    printed = f"{{% if add_generation_prompt{switch} %}}{{{{ {json.dumps(lead, ensure_ascii=False)} }}}}{{% endif %}}"
+    return own.removesuffix("\n") + printed  # Jinja drops a line end, where it is the last
 
 
 def plain_template(task_prompt: str | None) -> str:

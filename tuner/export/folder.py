@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inlay.eval import Turn
 from inlay.tuner import base as base_models
-from inlay.tuner.export.chat_template import plain_template
+from inlay.tuner.export.chat_template import trained_template
 from inlay.tuner.export.source import Source
 from inlay.tuner.problems import AnswerNo
 from inlay.tuner.setting import Setting
@@ -104,11 +105,11 @@ def write_tokenizer(folder: Path, source: Source) -> None:
     """The tokenizer, with the format of the prompts as its chat template, where that is known."""
     setting = source.setting
     tokenizer = copy.deepcopy(setting.tokenizer)
-    asked = setting.facts.kind == "causal" and setting.task.answers != "read"
-    if source.formatted and asked and not tokenizer.chat_template:
+    if source.formatted and setting.facts.kind == "causal" and setting.task.answers != "read":
+        printed = setting.renderer.prompt_text((Turn("user", "a"),)).startswith(str(tokenizer.bos_token))
         # Who applies a template adds no start token of the tokenizer's.
-        start = "{{ bos_token }}" if setting.renderer.starts else ""
-        tokenizer.chat_template = start + plain_template(setting.task.prompt)
+        start = "{{ bos_token }}" if setting.renderer.starts and not printed else ""
+        tokenizer.chat_template = start + trained_template(setting.renderer, setting.task.prompt)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.name_or_path = ""

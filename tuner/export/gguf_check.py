@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 LARGEST_LOGIT_DIFFERENCE = 1e-3
+LOGIT_BYTES = 2**28  # of logits that are kept, at most
 LEAST_TOP1 = 0.5  # of files that round: rounding to 8 bits moves a few of a hundred tokens
 
 # What tokenizers stumble over: blanks, line ends, digits, accents of one and of two characters, scripts without
@@ -48,7 +49,7 @@ class Readback:
     """How a GGUF file differs from the folder that it was written from.
 
     Attributes:
-        tokens: positions that were compared.
+        tokens: positions that were compared, the last of each prompt.
         largest, mean: absolute difference of logits.
         top1: share of positions with the same likeliest token.
         prompts: how many were continued greedily.
@@ -109,27 +110,33 @@ def check_gguf(
     expected = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
     )
-    wanted = [_answer(expected, prompt, new_tokens) for prompt in prompts]
+    kept = max(1, LOGIT_BYTES // (4 * config.vocab_size * len(prompts)))
+    wanted = [_answer(expected, prompt, new_tokens, kept) for prompt in prompts]
     del expected
     found = AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, config=config, dtype=torch.float32, local_files_only=True
     )
     _stretch(found, file)
-    got = [_answer(found, prompt, new_tokens) for prompt in prompts]
-    differences = [(a[0] - b[0]).abs() for a, b in zip(wanted, got, strict=True)]
-    hits = sum(int((a[0].argmax(-1) == b[0].argmax(-1)).sum()) for a, b in zip(wanted, got, strict=True))
-    tokens = sum(len(prompt) for prompt in prompts)
+    largest, total, tokens, hits, same = [], 0.0, 0, 0, 0
+    for prompt, (logits, reply) in zip(prompts, wanted, strict=True):
+        other, said = _answer(found, prompt, new_tokens, kept)
+        hits += int((logits.argmax(-1) == other.argmax(-1)).sum())
+        difference = (logits - other).abs_()
+        largest.append(difference.max())
+        total += float(difference.mean(-1, dtype=torch.float64).sum())
+        tokens += len(difference)
+        same += reply == said
     told = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
     texts, marks = _tokenizers(
         AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False), told
     )
     return Readback(
         tokens=tokens,
-        largest=max(float(d.max()) for d in differences),
-        mean=sum(float(d.double().mean(-1).sum()) for d in differences) / tokens,
+        largest=float(torch.stack(largest).max()),  # not a number where one is not
+        mean=total / tokens,
         top1=hits / tokens,
         prompts=len(prompts),
-        same_replies=sum(a[1] == b[1] for a, b in zip(wanted, got, strict=True)),
+        same_replies=same,
         texts=texts,
         marks=marks,
         template=told.chat_template == template,
@@ -173,13 +180,16 @@ def _stretch(model: PreTrainedModel, file: Path) -> None:
             model.model.rotary_emb.inv_freq /= torch.tensor(tensor.data)
 
 
-def _answer(model: PreTrainedModel, prompt: Sequence[int], new_tokens: int) -> tuple[torch.Tensor, list[int]]:
-    """Logits [positions, vocabulary] of a prompt, and its greedy continuation, whatever ends a text."""
+def _answer(
+    model: PreTrainedModel, prompt: Sequence[int], new_tokens: int, kept: int
+) -> tuple[torch.Tensor, list[int]]:
+    """Logits [positions, vocabulary] of the last positions of a prompt, at most `kept`, and its greedy continuation,
+    whatever ends a text."""
     import torch
 
     ids, reply = torch.tensor([list(prompt)]), []
     with torch.inference_mode():
-        output = model(ids, use_cache=True)
+        output = model(ids, use_cache=True, logits_to_keep=kept)
         logits = output.logits[0].clone()
         while True:
             reply.append(int(output.logits[0, -1].argmax()))

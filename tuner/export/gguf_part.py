@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from inlay.tuner import base as base_models
 from inlay.tuner.console import Progressing
-from inlay.tuner.export.chat_template import plain_template
+from inlay.tuner.export.chat_template import trained_template
+from inlay.tuner.export.fresh_process import run_fresh
 from inlay.tuner.export.gguf import refusal, write_gguf
 from inlay.tuner.export.gguf_check import Readback
 from inlay.tuner.export.gguf_tensors import Kind
 from inlay.tuner.export.modelfile import CONTINUATION, conversation, instruction, write_modelfile
 from inlay.tuner.export.records import GgufRecord
 from inlay.tuner.export.source import Source
-from inlay.tuner.export.trial import offline
 from inlay.tuner.problems import AnswerNo, RequestError
 from inlay.tuner.setting import Setting
 
@@ -50,8 +48,8 @@ def write_gguf_part(source: Source, merged: Path, folder: Path, dtype: str, show
     show.say(f"gguf    {KINDS[dtype]}, read back by transformers")
     folder.mkdir()
     template = setting.tokenizer.chat_template
-    if not template and setting.task.answers != "read":
-        template = plain_template(setting.task.prompt)
+    if setting.task.answers != "read":
+        template = trained_template(setting.renderer, setting.task.prompt)
     written = write_gguf(merged, folder / FILE, KINDS[dtype], template=template)
     write_modelfile(folder / "Modelfile", FILE, _asked(setting), setting.renderer, setting.decoding)
     found = _read_back(folder / FILE, merged, _prompts(setting), template)
@@ -88,10 +86,7 @@ def _prompts(setting: Setting) -> list[list[int]]:
 
 def _read_back(file: Path, merged: Path, prompts: list[list[int]], template: str | None) -> Readback:
     asked = {"file": str(file), "folder": str(merged), "prompts": prompts, "template": template}
-    command = [sys.executable, "-P", "-m", "inlay.tuner.export.gguf_check"]
-    done = subprocess.run(command, input=json.dumps(asked), env=offline(), capture_output=True, text=True)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise AnswerNo(f"the GGUF file cannot be read back: {last}", help="nothing was written")
-    told = json.loads(done.stdout.strip().splitlines()[-1])
+    failed = "the GGUF file cannot be read back"
+    printed = run_fresh("inlay.tuner.export.gguf_check", stdin=json.dumps(asked), failed=failed)
+    told = json.loads(printed.strip().splitlines()[-1])
     return Readback(**{**told, "texts": tuple(told["texts"])})

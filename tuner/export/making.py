@@ -6,6 +6,7 @@ which the next export clears away, and never a target that is half there or not 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -18,6 +19,7 @@ from inlay.tuner import base as base_models
 from inlay.tuner.console import Progressing, hushed
 from inlay.tuner.environment import describe
 from inlay.tuner.export import folder as folders
+from inlay.tuner.export import proof
 from inlay.tuner.export.adapter_part import write_adapter_part
 from inlay.tuner.export.card import write_card
 from inlay.tuner.export.combination import combination_record, combine, survey_parts
@@ -49,7 +51,7 @@ def export(order: Order) -> Path:
     """
     started = time.time()
     show = Progressing()
-    with hushed(), StopRequest(), workplace(order.to) as work:
+    with hushed(), StopRequest(), workplace(order.to) as work, _explained_memory():
         refuse_arguments(order)
         combination = survey_parts(order) if order.combine or len(order.targets) > 1 else None
         source, into = (combination.source, order.into) if combination else _source(order)
@@ -64,6 +66,18 @@ def export(order: Order) -> Path:
         write_card(finished, made, source)
         _name(finished, work, order.to.absolute())
     return order.to
+
+
+@contextlib.contextmanager
+def _explained_memory() -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        first = str(error).splitlines()[0]
+        help = "nothing was written; it is exported on the CPU with CUDA_VISIBLE_DEVICES= before the command"
+        raise MachineError(f"out of memory while exporting: {first}", help=help) from error
 
 
 def _source(order: Order) -> tuple[Source, str]:
@@ -167,6 +181,8 @@ def _refuse_fault(order: Order, proved: Proof, into: str, converted: ConversionR
     cause = "what was written does not compute what base and adapter compute"
     if proved.floor and proved.distance.kl_mean <= proved.kl_limit:
         cause = f"rounding to {order.merged_dtype} moves it: --dtype fp32 does not"
+    if proof.other_prompts(proved) and len(proved.faults) == 1:
+        cause = "the weights are right, but the base's chat template prints a prompt otherwise before it is answered"
     if into == "original":
         cause = "the original weights are not the quantized ones that the adapter was trained on"
     if converted and converted.left_out:

@@ -55,7 +55,7 @@ class Proof(_Part):
         same_texts: rows with the same output; `tied_texts`: of an fp32 export, other rows whose reference passes a near
             tie.
         same_prompts: rows whose prompt the export's own chat template renders to the tokens of training; None where it
-            has no template.
+            has no template, or the format of training is not known.
         benchmark_nll: largest relative difference of an answer's likelihood between the run's benchmark and the
             reference before it was put into fp32; None where the run is not at hand.
         int8: how far the benchmarked model is from the reference, which has its dequantized weights, where it was in 8
@@ -95,7 +95,8 @@ class GgufRecord(_Part):
 
     Attributes:
         kind: `f32`, `f16`, `bf16` or `q8_0`.
-        tokens: compared; `logit_gap` is the largest absolute difference, `same_top` the share with the same next token.
+        tokens: compared, the last of each prompt.
+        logit_gap: the largest absolute difference; `same_top`: the share with the same next token.
         replies: prompts that were continued; `same_replies`: with the same tokens.
         notes: what the format does not hold.
     """

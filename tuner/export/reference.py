@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from inlay.eval.likelihood import score_examples
@@ -16,6 +17,8 @@ from inlay.tuner.problems import AnswerNo, explained
 from inlay.tuner.quantization import Quantization, compute_in
 from inlay.tuner.setting import Setting
 
+# The one kernel computes in 16 bits whatever it is given, the other in what it is given.
+FLASH, EXACT = "flash_attention_2", "sdpa"
 # Of an answer's likelihood: between the benchmark and the same model opened again, in the same dtype. In 8 bits the
 # large activations of a batch decide which columns are not rounded: the same batches give the same likelihoods to the
 # bit, as long as the same kernels compute them; with others, an answer moves like in another batch, by percents.
@@ -47,17 +50,20 @@ def question_reference(
     Raises:
         AnswerNo: this is not the model that was benchmarked.
     """
-    render = setting.renderer
-    model = _opened(setting, adapter, quantization)
+    render, asked = setting.renderer, setting.recipe.base.attention
+    exact = EXACT if asked == FLASH else asked
+    benchmarks = asked if _runs_here(asked) else exact
+    model = _opened(setting, adapter, quantization, benchmarks)
     reopened = _refuse_another(model, setting, questions, quantization, benchmarked)
     rounded = None
     if quantization.bits == 8:
         rounded = witness.logits(model, questions, render)
         if questions.adapter:  # it is exported to an 8-bit base, which rounds as this one does
             return proof.Reference(model, witness.question(model, questions, render, progress), rounded, None, reopened)
+    if rounded or benchmarks != exact:
         del model
         gc.collect()  # what wraps a model refers to itself
-        model = _opened(setting, adapter, quantization, plain=True)
+        model = _opened(setting, adapter, quantization, exact, plain=bool(rounded))
     compute_in(model.model, base_models.dtype_of("fp32"))
     logits = witness.logits(model, questions, render)
     records = witness.question(model, questions, render, progress)
@@ -70,7 +76,13 @@ def question_reference(
     )
 
 
-def _opened(setting: Setting, adapter: Path, quantization: Quantization, *, plain: bool = False) -> Scorable:
+def _runs_here(attention: str) -> bool:
+    return attention != FLASH or (base_models.on_gpu() and find_spec("flash_attn") is not None)
+
+
+def _opened(
+    setting: Setting, adapter: Path, quantization: Quantization, attention: str, *, plain: bool = False
+) -> Scorable:
     """Base and adapter, from disk; `plain`: with the weights of all quantized layers dequantized in fp32."""
     method = setting.method
     base = base_models.open_base(
@@ -78,7 +90,7 @@ def _opened(setting: Setting, adapter: Path, quantization: Quantization, *, plai
         quantization,
         setting.facts,
         setting.tokenizer,
-        attention=setting.recipe.base.attention,
+        attention=attention,
         float_targets=method.targets(setting.facts) if method.needs_float_weights else (),
     )
     if plain:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import inlay
+from inlay.tuner import base as base_models
 from inlay.tuner.console import Progressing
 from inlay.tuner.export import proof, witness
 from inlay.tuner.export.chat_template import around
+from inlay.tuner.export.fresh_process import run_fresh
 from inlay.tuner.export.proof import Reference
 from inlay.tuner.export.records import Proof
 from inlay.tuner.export.reference import question_reference
 from inlay.tuner.export.source import Source
 from inlay.tuner.export.witness import Answers, Questions
-from inlay.tuner.problems import AnswerNo, MachineError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +44,7 @@ class Trial:
             batch_size=setting.recipe.eval.batch_size,
             window=setting.renderer.window,
             stride=setting.renderer.stride,
-            compared=witness.fitting(setting.renderer, examples, len(setting.tokenizer)),
+            compared=witness.fitting(len(setting.tokenizer)),
         )
         self._reference: Reference | None = None
 
@@ -67,7 +66,7 @@ class Trial:
             rows=len(answers.records),
             same_texts=same,
             tied_texts=tied,
-            same_prompts=answers.prompts,
+            same_prompts=answers.prompts if self._source.formatted else None,
             benchmark_nll=reference.benchmark_nll,
             int8=reference.int8,
             scores=scores,
@@ -102,24 +101,25 @@ class Trial:
         asked, said = (folder.with_name(f"{folder.name}.{os.getpid()}.{part}") for part in ("questions", "answers"))
         rows = len(self._questions.examples)
         self._show.say(f"proof   {rows} rows, the export opened in a new process")
+        _free_gpu()
         try:
             asked.write_text(self._questions.model_dump_json(), encoding="utf-8")
-            command = [sys.executable, "-P", "-m", "inlay.tuner.export.witness", str(folder), str(asked), str(said)]
-            base = {"BASE": str(self._source.setting.files.folder)}  # an adapter's loader asks where it is
-            done = subprocess.run(command, env=offline() | base, capture_output=True, text=True)
-            if done.returncode:
-                if done.returncode < 0 or "OutOfMemoryError" in done.stderr:
-                    raise MachineError("the process that opens the export ran out of memory, or was killed")
-                last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-                raise AnswerNo(f"the export does not open or answer: {last}", help="nothing was written")
+            run_fresh(
+                "inlay.tuner.export.witness",
+                [str(folder), str(asked), str(said)],
+                failed="the export does not open or answer",
+                environment={"BASE": str(self._source.setting.files.folder)},  # an adapter's loader asks where it is
+            )
             return witness.read_answers(said)
         finally:
             asked.unlink(missing_ok=True)
             shutil.rmtree(said, ignore_errors=True)
 
 
-def offline() -> dict[str, str]:
-    """The environment of a process that reaches no network and finds this package."""
-    package = str(Path(inlay.__file__).absolute().parents[1])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "USE_HUB_KERNELS": "0", "PYTHONPATH": os.pathsep.join(paths)}
+def _free_gpu() -> None:
+    """Gives back what merging has left on the GPU, where the process of the export needs it."""
+    if base_models.on_gpu():
+        import torch
+
+        gc.collect()
+        torch.cuda.empty_cache()

@@ -12,7 +12,7 @@ import copy
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LOGIT_BYTES = 2**28  # of logits that are kept, at most
+WORKING_BYTES = 2**30  # of a GPU, that are left beside the weights
 WINDOWS = 8  # of a long text, that are compared by their logits
 RECORDS, LOGITS = "records.json", "logits.safetensors"
 
@@ -42,7 +43,7 @@ class Questions(BaseModel):
         prepends: what an adapter that is not merged puts before the text.
         around: what the export's chat template puts around the text of a task by itself.
         window, stride: of texts.
-        compared: how many of the examples, from the first, are compared by their logits.
+        compared: how many answer tokens, from the first example on, are compared by their logits.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -101,23 +102,24 @@ def logits(scorable: Scorable, questions: Questions, renderer: Renderer) -> list
     """For each compared example the logits (answer tokens, vocabulary) that predict its answer, fp32, on the CPU."""
     import torch
 
-    found = []
+    found, room = [], questions.compared
     with observing(scorable):
-        for example in questions.examples[: questions.compared]:
-            pairs = answer_pairs(renderer, example)
-            rows = [next(answer_logits(scorable, [read], [answer])).float().cpu() for read, answer in pairs[:WINDOWS]]
-            found.append(torch.cat(rows))
+        for example in questions.examples:
+            rows = []
+            for read, answer in answer_pairs(renderer, example)[:WINDOWS]:
+                if said := answer[:room]:
+                    rows.append(next(answer_logits(scorable, [read], [said])).float().cpu())
+                    room -= len(said)
+            if rows:
+                found.append(torch.cat(rows))
+            if not room:
+                break
     return found
 
 
-def fitting(renderer: Renderer, examples: Sequence[Reply | Choice | Text], vocabulary: int) -> int:
-    """How many examples, from the first, have logits of at most `LOGIT_BYTES`; at least one."""
-    room = LOGIT_BYTES // (4 * vocabulary)
-    for count, example in enumerate(examples):
-        room -= sum(len(answer) for _, answer in answer_pairs(renderer, example)[:WINDOWS])
-        if room < 0:
-            return max(1, count)
-    return len(examples)
+def fitting(vocabulary: int) -> int:
+    """How many tokens have logits of at most `LOGIT_BYTES`; at least one."""
+    return max(1, LOGIT_BYTES // (4 * vocabulary))
 
 
 def read_answers(folder: Path) -> tuple[Answers, list[Tensor]]:
@@ -152,7 +154,6 @@ def main() -> None:
 
 def _plain(folder: Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     """A merged model, as anyone opens it."""
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     seq2seq = AutoConfig.from_pretrained(folder).is_encoder_decoder
@@ -161,8 +162,16 @@ def _plain(folder: Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
     lacking = {name: sorted(map(str, keys)) for name, keys in info.items() if name != "error_msgs" and keys}
     if lacking:
         raise SystemExit(f"the export does not load cleanly: {json.dumps(lacking)[:500]}")
-    model = model.to("cuda:0" if torch.cuda.is_available() else "cpu").eval()
-    return model, AutoTokenizer.from_pretrained(folder)
+    return model.to(_place(folder)).eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def _place(folder: Path) -> str:
+    """The GPU where there is room for the weights: in fp32 they are twice or eight times what was trained on."""
+    import torch
+
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    roomy = torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > weights + WORKING_BYTES
+    return "cuda:0" if roomy else "cpu"
 
 
 def _with_its_loader(folder: Path) -> tuple[nn.Module, PreTrainedTokenizerBase]:
