@@ -78,6 +78,7 @@ def ask(tiny_models, tmp_path):
             held,
             questions,
             dtype="bf16",
+            beside=False,
             benchmarked=benchmarked or {},
             progress=lambda *_: None,
         )

@@ -33,6 +33,7 @@ def question_reference(
     questions: Questions,
     *,
     dtype: str,
+    beside: bool,
     benchmarked: Mapping[str, float],
     progress: benchmark.Progress,
 ) -> proof.Reference:
@@ -45,6 +46,7 @@ def question_reference(
     Args:
         quantization: as the benchmark had it.
         dtype: of the export; the floor is measured in it.
+        beside: what is exported is the adapter itself, which stays beside the base.
         benchmarked: what the run's benchmark found, likelihoods by example; empty where there is no run.
 
     Raises:
@@ -58,7 +60,7 @@ def question_reference(
     rounded = None
     if quantization.bits == 8:
         rounded = witness.logits(model, questions, render)
-        if questions.adapter:  # it is exported to an 8-bit base, which rounds as this one does
+        if beside:  # on an 8-bit base, which rounds as this one does
             return proof.Reference(model, witness.question(model, questions, render, progress), rounded, None, reopened)
     if rounded or benchmarks != exact:
         del model

@@ -30,7 +30,7 @@ class Trial:
     """
 
     def __init__(self, source: Source, dtype: str, show: Progressing, *, adapter: bool = False) -> None:
-        self._source, self._dtype, self._show = source, dtype, show
+        self._source, self._dtype, self._show, self._beside = source, dtype, show, adapter
         setting = source.setting
         examples = setting.data.examples[setting.recipe.eval.split]
         plain = setting.renderer.prompt_format == "plain"
@@ -87,6 +87,7 @@ class Trial:
                 source.quantization,
                 self._questions,
                 dtype=self._dtype,
+                beside=self._beside,
                 benchmarked=source.benchmarked,
                 progress=self._tell,
             )
