@@ -141,7 +141,9 @@ def test_s34_merged_and_gguf_render_the_prompts_of_the_benchmark(name, trained, 
     read_back = AutoTokenizer.from_pretrained(folder / "ship", gguf_file="model.gguf")
     text = read_back.apply_chat_template(row["messages"][:-1], tokenize=False, add_generation_prompt=True)
     assert text == line["prompt"]
-    assert 'TEMPLATE """' in (folder / "ship" / "Modelfile").read_text()
+    modelfile = (folder / "ship" / "Modelfile").read_text()
+    assert 'TEMPLATE """' in modelfile
+    assert "\nPARAMETER num_ctx 256\n" in modelfile  # all that the model takes
 
 
 def test_s34_a_start_of_text_is_rendered_and_another_prompt_is_told_from_other_weights(tmp_path, monkeypatch):

@@ -6,12 +6,14 @@ import json
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 import tiny
 
-from inlay.eval import Decoding, Turn
+from inlay.eval import Decoding, Reply, Text, Turn
 from inlay.tuner.data.rendering import Renderer
+from inlay.tuner.export import gguf_part
 from inlay.tuner.export.chat_template import plain_template
 from inlay.tuner.export.modelfile import CONTINUATION, Conversation, conversation, instruction, write_modelfile
 
@@ -139,7 +141,7 @@ def test_the_trained_prompt_is_taken_apart_and_put_together_again(name):
 @pytest.mark.parametrize("name", FORMATS)
 def test_go_prints_the_prompt_that_was_trained(name, go, tmp_path):
     render = renderer(FORMATS[name])
-    write_modelfile(tmp_path / "Modelfile", "model.gguf", conversation(render), render, Decoding())
+    write_modelfile(tmp_path / "Modelfile", "model.gguf", conversation(render), render, Decoding(), context=256)
     template = template_of((tmp_path / "Modelfile").read_text(encoding="utf-8"))
     talks = [talk for talk in TALKS if talk[0].role != "system" or name != "no-system"]
     assert go(template, talks) == [render.prompt_text(talk) for talk in talks]
@@ -173,7 +175,7 @@ def test_of_several_fields_a_message_is_the_whole_prompt(tmp_path):
     file = tmp_path / "Modelfile"
     prompt = "{context}\n\nQuestion: {question}\nAnswer:"
     render = renderer(None)
-    write_modelfile(file, "model.gguf", instruction(render, prompt), render, Decoding())
+    write_modelfile(file, "model.gguf", instruction(render, prompt), render, Decoding(), context=256)
     text = file.read_text(encoding="utf-8")
     assert "#     Question: {question}\n" in text
     assert "Question" not in template_of(text)
@@ -207,7 +209,7 @@ def test_a_prompt_that_go_cannot_print_is_left_out_and_said(template, reason, tm
     file = tmp_path / "Modelfile"
     render = renderer(template)
     told = conversation(render)
-    write_modelfile(file, "model.gguf", told, render, Decoding())
+    write_modelfile(file, "model.gguf", told, render, Decoding(), context=256)
     text = file.read_text(encoding="utf-8")
     assert re.search(reason, told)
     assert f"# No TEMPLATE: {told}.\n" in text
@@ -219,25 +221,50 @@ def test_a_prompt_that_go_cannot_print_is_left_out_and_said(template, reason, tm
 def test_replies_end_and_are_chosen_as_in_the_benchmark(name, stops, tmp_path):
     file = tmp_path / "Modelfile"
     render = renderer(FORMATS[name])
-    write_modelfile(file, "m.gguf", conversation(render), render, Decoding(max_new_tokens=48))
+    write_modelfile(file, "m.gguf", conversation(render), render, Decoding(max_new_tokens=48), context=256)
     lines = file.read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if line.startswith("PARAMETER")] == [
         *(f'PARAMETER stop "{stop}"' for stop in stops),
         "PARAMETER temperature 0",
         "PARAMETER repeat_penalty 1",
         "PARAMETER num_predict 48",
+        "PARAMETER num_ctx 256",
     ]
+
+
+@pytest.mark.parametrize(
+    ("row_length", "words", "limit", "context"),
+    [
+        (1024, 10, 32768, 4096),  # what Ollama takes anyway
+        (1024, 10, 2048, 2048),  # what the model takes
+        (5000, 10, 32768, 5120),  # what a training row may take
+        (1024, 6000, 32768, 6144),  # what a prompt of the benchmark takes with its reply
+        (1024, 6000, None, 6144),
+    ],
+)
+def test_what_was_trained_fits_in_the_context(row_length, words, limit, context):
+    render = Renderer(tiny.tokenizer(), "causal", row_length=row_length)
+    prompt = (Turn("prompt", "0" * words),)
+    setting = SimpleNamespace(
+        renderer=render,
+        decoding=Decoding(max_new_tokens=100),
+        recipe=SimpleNamespace(eval=SimpleNamespace(split="test")),
+        data=SimpleNamespace(examples={"test": (Reply("1", prompt, ("yes",)), Text("2", "0" * 20000))}),
+        facts=SimpleNamespace(context=limit),
+    )
+    assert len(render.prompt_ids(prompt)) == words
+    assert gguf_part.context_of(setting) == context
 
 
 def test_sampling_and_what_ollama_cannot_do(tmp_path):
     file = tmp_path / "Modelfile"
     sampled = Decoding(do_sample=True, temperature=0.7, top_p=0.9, top_k=40, repetition_penalty=1.3, seed=5)
-    write_modelfile(file, "m.gguf", CONTINUATION, renderer(None), sampled)
+    write_modelfile(file, "m.gguf", CONTINUATION, renderer(None), sampled, context=256)
     text = file.read_text(encoding="utf-8")
     wanted = ("temperature 0.7", "top_p 0.9", "top_k 40", "min_p 0", "seed 5", "repeat_penalty 1.3", "repeat_last_n -1")
     assert [line for line in wanted if f"PARAMETER {line}\n" not in text] == []
     assert "# A message is the beginning of a text\n" in text
-    write_modelfile(file, "m.gguf", CONTINUATION, renderer(None), Decoding(num_beams=4))
+    write_modelfile(file, "m.gguf", CONTINUATION, renderer(None), Decoding(num_beams=4), context=256)
     assert "# The benchmark searched with 4 beams" in file.read_text(encoding="utf-8")
 
 

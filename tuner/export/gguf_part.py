@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
+from inlay.eval import Text
 from inlay.tuner import base as base_models
 from inlay.tuner.console import Progressing
+from inlay.tuner.data.prepared import example_length
 from inlay.tuner.export.chat_template import trained_template
 from inlay.tuner.export.fresh_process import run_fresh
 from inlay.tuner.export.gguf import refusal, write_gguf
@@ -19,6 +22,7 @@ from inlay.tuner.problems import AnswerNo, RequestError
 from inlay.tuner.setting import Setting
 
 KINDS: dict[str, Kind] = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "q8_0": "q8_0"}
+OLLAMA_CONTEXT = 4096  # by default
 FILE, PROMPTS, NEW_TOKENS = "model.gguf", 16, 16
 
 
@@ -51,7 +55,8 @@ def write_gguf_part(source: Source, merged: Path, folder: Path, dtype: str, show
     if setting.task.answers != "read":
         template = trained_template(setting.renderer, setting.task.prompt)
     written = write_gguf(merged, folder / FILE, KINDS[dtype], template=template)
-    write_modelfile(folder / "Modelfile", FILE, _asked(setting), setting.renderer, setting.decoding)
+    context = context_of(setting)
+    write_modelfile(folder / "Modelfile", FILE, _asked(setting), setting.renderer, setting.decoding, context=context)
     found = _read_back(folder / FILE, merged, _prompts(setting), template)
     fault = found.fault() if dtype == "fp32" else found.damage()
     if fault:
@@ -72,6 +77,16 @@ def _asked(setting: Setting):
         return CONTINUATION
     prompt = setting.task.prompt
     return conversation(setting.renderer) if prompt is None else instruction(setting.renderer, prompt)
+
+
+def context_of(setting: Setting) -> int:
+    """Tokens that any row of the training or the benchmark takes with its reply, and no fewer than Ollama takes anyway;
+    Ollama cuts what is longer without a word."""
+    render, new_tokens = setting.renderer, setting.decoding.max_new_tokens
+    asked = [e for e in setting.data.examples[setting.recipe.eval.split] if not isinstance(e, Text)]
+    longest = max((example_length(render, example, new_tokens) for example in asked), default=0)
+    rounded = math.ceil(max(longest, render.row_length, OLLAMA_CONTEXT) / 256) * 256
+    return min(rounded, setting.facts.context or rounded)
 
 
 def _prompts(setting: Setting) -> list[list[int]]:

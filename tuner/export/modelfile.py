@@ -122,7 +122,13 @@ CONTINUATION = Instruction("", "", "the beginning of a text")
 
 
 def write_modelfile(
-    file: Path, gguf: str, asked: Conversation | Instruction | str, renderer: Renderer, decoding: Decoding
+    file: Path,
+    gguf: str,
+    asked: Conversation | Instruction | str,
+    renderer: Renderer,
+    decoding: Decoding,
+    *,
+    context: int,
 ) -> None:
     """Writes the Modelfile of a GGUF file in the same folder.
 
@@ -133,6 +139,7 @@ def write_modelfile(
             there can be no TEMPLATE.
         renderer: of the tokenizer that was trained with.
         decoding: the benchmark's.
+        context: how many tokens prompt and reply take together, at most.
     """
     lines = ["# How this model was trained to be asked, and how it was benchmarked: ollama create NAME -f Modelfile"]
     if isinstance(asked, str):
@@ -142,7 +149,7 @@ def write_modelfile(
     lines.append(f"FROM ./{gguf}")
     if not isinstance(asked, str):
         lines.append(f'TEMPLATE """{asked.go()}"""')
-    lines += _parameters(renderer, decoding)
+    lines += [*_parameters(renderer, decoding), f"PARAMETER num_ctx {context}"]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
