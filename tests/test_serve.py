@@ -23,16 +23,18 @@ import openai
 import pytest
 import tiny
 import torch
-import uvicorn
 from answering import by_peft, continued_by_peft, predictions
 from tiny_runs import inlay
 
 from inlay.eval import Decoding, MeasurementError, Text
+from inlay.eval.continuation import Continuation
 from inlay.eval.several import _drawn, _likeliest
 from inlay.tuner.problems import RequestError
+from inlay.tuner.serve import engine as engines
 from inlay.tuner.serve import server
-from inlay.tuner.serve.engine import Engine, Request, _overlap
+from inlay.tuner.serve.engine import Engine
 from inlay.tuner.serve.opened import examine
+from inlay.tuner.serve.replies import Ended, Failed, Request, Stopped, Telling, _overlap
 from inlay.tuner.serve.stand import Stand, side_by_side
 
 TASKS = ("dialogue", "summarization", "classification")
@@ -46,8 +48,7 @@ def running(*names: str, most: int = 512):
     stand = Stand(side_by_side([examine(name) for name in names]))
     engine = Engine(stand, batch_size=16, most=most)
     listening = socket.create_server(("127.0.0.1", 0))
-    app = server.build(engine, hosts=server.NAMES_OF_HERE)
-    served = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False))
+    served = server.Serving(server.build(engine, hosts=server.NAMES_OF_HERE), engine, say=print)
     thread = threading.Thread(target=served.run, kwargs={"sockets": [listening]})
     thread.start()
     while not served.started:
@@ -350,15 +351,131 @@ def test_nobody_joins_ahead_of_who_came_before(made):
         stand = Stand(side_by_side([examine("dialogue")]))
         scorable = stand.put_on("base")
     engine = Engine(stand, batch_size=2, most=9)
-    waiting = [
-        Request(model, Text("", "The lamp"), (5, 6), Decoding(), (), lambda _: None)
-        for model in ("base", "dialogue", "base")
-    ]
-    engine.submit(*waiting)
-    assert engine._joining(scorable, "base", left=2) == [], "the batch is full"
-    assert engine._joining(scorable, "base", left=1) == waiting[:1]
-    assert engine._joining(scorable, "base", left=1) == [], "the other adapter's request is older"
-    assert engine._joining(scorable, "dialogue", left=0) == waiting[1:2]
+    first, second, third, other, last = (
+        request(5, model=model) for model in ("base", "base", "base", "dialogue", "base")
+    )
+    engine.submit(first, second, third, other, last)
+    assert engine._next() == [first, second]
+    assert engine._joining(scorable, "base") == [], "the batch is full"
+    engine.end(first, Ended("stop", 1))
+    assert engine._joining(scorable, "base") == [third]
+    engine.end(second, Ended("stop", 1))
+    assert engine._joining(scorable, "base") == [], "the other adapter's request is older"
+    engine.end(third, Ended("stop", 1))
+    assert engine._next() == [other]
+
+
+def request(length: int, model: str = "base", heard: list | None = None) -> Request:
+    """One with a prompt of so many tokens."""
+    tell = print if heard is None else heard.append
+    return Request(model, Text("", "The lamp"), (5,) * length, Decoding(), (), tell)
+
+
+def test_a_long_prompt_does_not_make_others_as_long(made, monkeypatch):
+    monkeypatch.setattr(engines, "PADDED_TOKENS", 100)
+    with contextlib.chdir(made):
+        stand = Stand(side_by_side([examine("dialogue")]))
+        scorable = stand.put_on("base")
+    engine = Engine(stand, batch_size=8, most=9)
+    short, long, more, longest, late = (request(length) for length in (20, 60, 30, 200, 5))
+    engine.submit(short, long, more, longest)
+    assert engine._next() == [short, more], "2 rows of 60 are too many"
+    engine.submit(late)
+    assert engine._joining(scorable, "base") == [], "what is long comes before what is late"
+    for done, following in ((more, long), (long, longest)):
+        for one in (short, done):
+            engine.end(one, Ended("stop", 1))
+        assert engine._next() == [following]
+        assert engine._joining(scorable, "base") == []
+    engine.end(longest, Ended("stop", 1))
+    assert engine._next() == [late]
+    engine._in_hand[late].written += [7] * 50
+    engine.submit(short)
+    assert engine._joining(scorable, "base") == [], "replies are as long as they have become"
+
+
+def test_a_model_without_a_limit_is_given_one(tiny_models):
+    with running(str(tiny_models("t5"))) as (address, engine):
+        client = openai.OpenAI(base_url=address, api_key="none", max_retries=0)
+        name = next(iter(engine.stand.targets))
+        for asked in ({"prompt": "x" * 9000}, {"prompt": "Hello.", "max_tokens": 9000}):
+            with pytest.raises(openai.BadRequestError, match="this server reads 8192 tokens"):
+                client.completions.create(model=name, **asked)
+
+
+def test_what_one_request_fails_at_is_not_told_to_the_others(made, monkeypatch):
+    """Memory runs out as it joins; those that were begun go on behind what they were told."""
+    real, hear, in_hand = Continuation.__init__, Telling.hear, []
+
+    def reading(self, scorable, prompts):
+        if any(len(prompt) > 100 for prompt in prompts):
+            in_hand.append(engine.taken)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        real(self, scorable, prompts)
+
+    ways = ({}, {"temperature": 1.5, "seed": 3}, {"stop": ["never seen"]})
+    with contextlib.chdir(made), running("dialogue") as (address, engine):
+        client = openai.OpenAI(base_url=address, api_key="none", max_retries=0)
+        asked = [{"model": "base", "prompt": f"The lamp {n}", "max_tokens": 60, **way} for n, way in enumerate(ways)]
+        alone = [client.completions.create(**one).choices[0].text for one in asked]
+        monkeypatch.setattr(Continuation, "__init__", reading)
+        monkeypatch.setattr(Telling, "hear", lambda telling, token: time.sleep(0.01) or hear(telling, token))
+        streams = [client.completions.create(**one, stream=True) for one in asked]
+        told = [[next(stream).choices[0].text, next(stream).choices[0].text] for stream in streams]
+        with pytest.raises(openai.InternalServerError, match="OutOfMemoryError: CUDA out of memory"):
+            client.completions.create(model="base", prompt="The lamp is cold. " * 20, max_tokens=2)
+        for pieces, stream in zip(told, streams, strict=True):
+            pieces += [chunk.choices[0].text for chunk in stream]
+        assert ["".join(pieces) for pieces in told] == alone
+    assert in_hand == [4, 1], "it failed with the others, and by itself"
+
+
+def test_what_an_adapter_fails_at_is_tried_once(made, monkeypatch):
+    with contextlib.chdir(made):
+        engine = Engine(Stand(side_by_side([examine("dialogue")])), batch_size=8, most=9)
+    tries, heard = [], []
+    monkeypatch.setattr(engine.stand, "put_on", lambda name: (tries.append(name), 1 / 0))
+    engine.submit(*(request(5, heard=heard) for _ in range(3)))
+    engine.start()
+    while len(heard) < 3:
+        time.sleep(0.01)
+    engine.stop()
+    assert heard == [Failed("ZeroDivisionError: division by zero")] * 3
+    assert tries == ["base"]
+
+
+def test_an_engine_that_ends_says_so_to_everyone(made):
+    heard: list[object] = []
+    with contextlib.chdir(made), running("dialogue") as (address, engine):
+        client = openai.OpenAI(base_url=address, api_key="none", max_retries=0)
+        slow = {"model": "base", "prompt": "How is the news", "max_tokens": 200}
+        stream = client.completions.create(**slow, stream=True)
+        assert [next(stream), next(stream)]
+        late = request(5, model="dialogue", heard=heard)
+        engine.submit(late)
+        engine.stop()
+        assert heard == [Stopped()]
+        with pytest.raises(openai.APIError, match="the server is stopping"):
+            list(stream)
+        with pytest.raises(openai.InternalServerError, match="the server is stopping") as refused:
+            client.completions.create(**slow)
+        assert refused.value.status_code == 503
+
+
+def test_a_step_that_takes_long_does_not_keep_an_engine_from_ending(made, monkeypatch):
+    monkeypatch.setattr(engines, "STEP_SECONDS", 0.1)
+    with contextlib.chdir(made):
+        engine = Engine(Stand(side_by_side([examine("dialogue")])), batch_size=8, most=9)
+    begun, gate, heard = threading.Event(), threading.Event(), []
+    engine._answer = lambda batch: (begun.set(), gate.wait(60))
+    engine.submit(request(5, heard=heard))
+    engine.start()
+    assert begun.wait(60)
+    engine.stop()
+    assert heard == [Stopped()]
+    gate.set()
+    engine._thread.join(60)
+    assert heard == [Stopped()]
 
 
 def test_a_failure_within_is_told_and_the_next_request_answered(made):
@@ -468,10 +585,15 @@ def test_the_verb_serves_until_it_is_stopped(made):
     assert found, line
     client = openai.OpenAI(base_url=found[1], api_key="none", max_retries=5)
     assert said(client.chat.completions.create(model="dialogue", messages=HELLO))
+    asked = {"model": "base", "messages": HELLO, "max_tokens": 200, "stream": True}
+    streams = [client.chat.completions.create(**asked) for _ in range(12)]
     process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert "Traceback" not in rest
+    assert re.search(r"stopping; replies that are cut short or not begun: \d+", rest)
+    with pytest.raises(openai.APIError, match="the server is stopping"):
+        list(streams[-1])
 
 
 def test_an_address_that_is_taken_is_told(made, monkeypatch):

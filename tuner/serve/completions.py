@@ -21,12 +21,14 @@ from inlay.eval import Decoding, Example, Reply, Text, Turn
 from inlay.tuner.data.rendering import Renderer
 from inlay.tuner.problems import RequestError
 from inlay.tuner.serve import wire
-from inlay.tuner.serve.engine import BusyError, Ended, Engine, Failed, Request
+from inlay.tuner.serve.engine import BusyError, Engine
 from inlay.tuner.serve.opened import Target
 from inlay.tuner.serve.questions import STAND_IN, Questions, prompt_ids
+from inlay.tuner.serve.replies import Ended, Failed, Request, Stopped
 
 LOOK_SECONDS = 0.25  # between looks at whether a client is still there
 INVALID = "invalid_request_error"
+LONGEST = 8192  # tokens of a model without a limit of its own: what reading them takes grows with their square
 _Question = tuple[Example, tuple[int, ...]]  # and what the model reads of it
 
 
@@ -126,7 +128,7 @@ class _Listener:
         """The next piece, or the end."""
         what = await self._heard.get()
         if isinstance(what, Failed):
-            raise Refusal(500, what.message, "server_error")
+            raise Refusal(503 if isinstance(what, Stopped) else 500, what.message, "server_error")
         return what
 
     async def whole(self) -> tuple[list[str], Ended]:
@@ -228,15 +230,15 @@ def _request(
     example, prompt = question
     if not prompt:
         raise RequestError("the prompt is empty")
-    decoding, context = _decoding(asked, target, index), target.context
-    if context is not None:
-        room = context if target.facts.kind == "seq2seq" else context - len(prompt)
-        if asked.longest is None:
-            decoding = dataclasses.replace(decoding, max_new_tokens=max(1, min(decoding.max_new_tokens, room)))
-        if len(prompt) > context or decoding.max_new_tokens > room:
-            message = f"this model reads {context} tokens; the prompt has {len(prompt)}, and the reply may have "
-            message += str(decoding.max_new_tokens)
-            raise Refusal(400, message, code="context_length_exceeded", param=asked.subject)
+    decoding, context = _decoding(asked, target, index), target.context or LONGEST
+    room = context if target.facts.kind == "seq2seq" else context - len(prompt)
+    if asked.longest is None:
+        decoding = dataclasses.replace(decoding, max_new_tokens=max(1, min(decoding.max_new_tokens, room)))
+    if len(prompt) > context or decoding.max_new_tokens > room:
+        reads = "this model reads" if target.context else "of a model without a limit, this server reads"
+        message = f"{reads} {context} tokens; the prompt has {len(prompt)}, and the reply may have "
+        message += str(decoding.max_new_tokens)
+        raise Refusal(400, message, code="context_length_exceeded", param=asked.subject)
     return Request(asked.model, example, prompt, decoding, asked.until, tell)
 
 
