@@ -9,7 +9,7 @@ import contextlib
 import ipaddress
 import json
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import uvicorn
@@ -67,8 +67,22 @@ def serve(names: Sequence[str], *, base: str | None, host: str, port: int, most:
         show.say(f"try      curl {address}/chat/completions -H 'Content-Type: application/json' -d '{body}'")
         size = max(target.batch_size for target in stand.targets.values())
         hosts = [*NAMES_OF_HERE, host] if _is_here(host) else ["*"]
-        app = build(Engine(stand, batch_size=size, most=most), hosts=hosts)
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
+        engine = Engine(stand, batch_size=size, most=most)
+        Serving(build(engine, hosts=hosts), engine, say=show.say).run(sockets=[listening])
+
+
+class Serving(uvicorn.Server):
+    """Ends the engine ahead of the connections, which would wait for every reply that is being written or waits."""
+
+    def __init__(self, app: FastAPI, engine: Engine, *, say: Callable[[str], None]) -> None:
+        super().__init__(uvicorn.Config(app, log_level="warning", access_log=False))
+        self._engine, self._say = engine, say
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if taken := self._engine.taken:
+            self._say(f"stopping; replies that are cut short or not begun: {taken}")
+        await run_in_threadpool(self._engine.stop)
+        await super().shutdown(sockets)
 
 
 def _family(host: str) -> socket.AddressFamily:
