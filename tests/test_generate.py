@@ -13,6 +13,7 @@ import time
 import answering
 import pytest
 import tiny
+import yaml
 from answering import by_peft, predictions
 from tiny_runs import inlay
 
@@ -236,12 +237,20 @@ def other_adapter(folder):
     save_file({name: tensor + 1e-3 for name, tensor in load_file(path).items()}, path)
 
 
+def other_precision(folder):
+    recipe = folder / "dialogue" / "recipe.yaml"
+    content = yaml.safe_load(recipe.read_text())
+    content["base"]["quantization"] |= {"bits": 16, "compute_dtype": "bf16"}
+    recipe.write_text(yaml.safe_dump(content))
+
+
 @pytest.mark.parametrize(
     ("changes", "options", "words"),
     [
-        (other_input, (), "the input changed"),
+        (other_input, (), "the input and the prompts changed"),
         (other_adapter, (), "the model changed"),
         (lambda folder: None, ("--max-new-tokens", 4), "the decoding changed"),
+        (other_precision, (), "the quantization changed"),
     ],
 )
 def test_f10_what_is_left_of_another_request_is_not_gone_on_with(changes, options, words, inside, monkeypatch):
@@ -254,6 +263,20 @@ def test_f10_what_is_left_of_another_request_is_not_gone_on_with(changes, option
     assert (code, out) == (2, "")
     assert words in err
     assert (inside / "out.jsonl.partial").read_bytes() == before
+    assert not (inside / "out.jsonl").exists()
+
+
+def test_f10_nor_is_what_another_prompt_asked(inside, monkeypatch):
+    with monkeypatch.context() as patch:
+        stops_after(patch, 1)
+        assert asked(target="summarization")[0] == 143
+    recipe = inside / "summarization" / "recipe.yaml"
+    content = yaml.safe_load(recipe.read_text())
+    content["task"]["prompt"] = "Of what is this: {document}?"
+    recipe.write_text(yaml.safe_dump(content))
+    code, _, err = asked(target="summarization")
+    assert code == 2
+    assert "the prompts changed" in err
     assert not (inside / "out.jsonl").exists()
 
 

@@ -21,6 +21,7 @@ from inlay.eval.likelihood import choices_in_batches
 from inlay.tuner.console import Progressing, hushed
 from inlay.tuner.data.formats import Row
 from inlay.tuner.data.reader import PROBLEMS_SHOWN, read_rows
+from inlay.tuner.data.rendering import Renderer
 from inlay.tuner.problems import AnswerNo, Interrupted, MachineError, Problem, RequestError
 from inlay.tuner.run_directory import write_whole
 from inlay.tuner.serve.answers import Answer, text_of
@@ -36,6 +37,15 @@ class _Asked:
 
     line: int
     what: Example | TooLong
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A question as the model reads it: the prompt, and for a choice the tokens of each label."""
+
+    example: Example
+    prompt: tuple[int, ...]
+    labels: list[tuple[int, ...]]
 
 
 def generate(target: str, *, input: Path, output: Path, base: str | None = None, wishes: Wishes | None = None) -> Path:
@@ -65,18 +75,19 @@ def generate(target: str, *, input: Path, output: Path, base: str | None = None,
         opened = open_target(target, base=base, wishes=wishes)
         asked = _questions(rows, Questions(opened.target), input)
         examples = [question.what for question in asked if not isinstance(question.what, TooLong)]
-        with _Journal(output, _identity(opened, input)) as journal:
+        reads = [_read(opened.target.renderer, example) for example in examples]
+        with _Journal(output, _identity(opened, input, reads)) as journal:
             try:
-                _answer_all(opened, examples, journal, show)
+                _answer_all(opened, reads, journal, show)
             except Interrupted as stop:
-                message = f"{stop}: {len(journal.answers)} of {len(examples)} answers are kept; asked again, it goes on"
+                message = f"{stop}: {len(journal.answers)} of {len(reads)} answers are kept; asked again, it goes on"
                 raise Interrupted(message, stop.exit_code) from None
             finally:
                 show.clear()
             _refuse_taken(output)
             write_whole(output, _lines(asked, journal.answers))
             journal.remove()
-    silent = len(asked) - len(examples)
+    silent = len(asked) - len(reads)
     if silent:
         message = f"{silent} of {len(asked)} rows are too long and have no answer; `{output}` says by how much"
         raise AnswerNo(message, help="ask for shorter answers with --max-new-tokens, or shorten the rows")
@@ -122,56 +133,68 @@ def _raise(problems: list[Problem], path: Path) -> None:
         raise RequestError(problems)
 
 
-def _identity(opened: Opened, path: Path) -> dict[str, str]:
+def _read(render: Renderer, example: Example) -> _Read:
+    labels = example.labels if isinstance(example, Choice) else ()
+    return _Read(example, prompt_ids(render, example), [render.answer_ids(example.turns, label) for label in labels])
+
+
+def _identity(opened: Opened, path: Path, reads: Sequence[_Read]) -> dict[str, str]:
     """What answers depend on, by what a user would call it."""
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    prompts = hashlib.sha256()
+    for read in reads:
+        prompts.update(json.dumps([read.prompt, read.labels]).encode())
     how = f"{opened.target.decoding.signature()}, in batches of {opened.target.batch_size}"
-    return {"input": sha256, "model": opened.sha256, "decoding": how}
+    held = f"{opened.base.quantization}, {opened.base.compute_dtype}"
+    return {
+        "input": sha256,
+        "prompts": prompts.hexdigest(),
+        "model": opened.sha256,
+        "quantization": held,
+        "decoding": how,
+    }
 
 
-def _answer_all(opened: Opened, examples: Sequence[Example], journal: _Journal, show: Progressing) -> None:
+def _answer_all(opened: Opened, reads: Sequence[_Read], journal: _Journal, show: Progressing) -> None:
     """Answers what the journal lacks, batch by batch."""
     import torch
 
     if journal.answers:
-        show.say(f"going on after {len(journal.answers)} of {len(examples)} answers")
+        show.say(f"going on after {len(journal.answers)} of {len(reads)} answers")
     try:
         for choose, what in ((_chosen, "choosing"), (_written, "generating")):
-            own = [i for i, example in enumerate(examples) if isinstance(example, Choice) == (choose is _chosen)]
+            own = [i for i, read in enumerate(reads) if isinstance(read.example, Choice) == (choose is _chosen)]
             known = {place for place, i in enumerate(own) if i in journal.answers}
-            for batch, answers in choose(opened, [examples[i] for i in own], known):
+            for batch, answers in choose(opened, [reads[i] for i in own], known):
                 journal.add({own[place]: found for place, found in zip(batch, answers, strict=True)})
-                show.step(what, len(journal.answers), len(examples))
+                show.step(what, len(journal.answers), len(reads))
     except torch.OutOfMemoryError as error:
         message = f"out of memory in a batch of {opened.target.batch_size}: {str(error).splitlines()[0]}"
         raise MachineError(message, help="what is done is kept; use a machine with more") from error
 
 
-def _written(opened: Opened, examples: Sequence[Example], known: set[int]) -> Iterator[tuple[list[int], list[Answer]]]:
+def _written(opened: Opened, reads: Sequence[_Read], known: set[int]) -> Iterator[tuple[list[int], list[Answer]]]:
     """Batches of generated texts; those that are `known` are left out."""
     target, render = opened.target, opened.target.renderer
-    prompts = [prompt_ids(render, example) for example in examples]
     for batch, rows in in_batches(
         opened.scorable,
-        prompts,
+        [read.prompt for read in reads],
         target.decoding,
         stop_ids=render.stop_ids,
         batch_size=target.batch_size,
         skip=known,
     ):
-        texts = [text_of(render, examples[i], ids) for i, ids in zip(batch, rows, strict=True)]
+        texts = [text_of(render, reads[i].example, ids) for i, ids in zip(batch, rows, strict=True)]
         yield batch, [Answer(text, ids[-1] in render.stop_ids) for text, ids in zip(texts, rows, strict=True)]
 
 
-def _chosen(opened: Opened, examples: Sequence[Choice], known: set[int]) -> Iterator[tuple[list[int], list[Answer]]]:
+def _chosen(opened: Opened, reads: Sequence[_Read], known: set[int]) -> Iterator[tuple[list[int], list[Answer]]]:
     """Batches of labels, each the likeliest of its row's; those that are `known` are left out."""
-    render = opened.target.renderer
-    prompts = [prompt_ids(render, example) for example in examples]
-    labels = [[render.answer_ids(example.turns, label) for label in example.labels] for example in examples]
+    prompts, labels = [read.prompt for read in reads], [read.labels for read in reads]
     size = opened.target.batch_size
     for batch, rows in choices_in_batches(opened.scorable, prompts, labels, batch_size=size, skip=known):
-        names = [examples[i].labels[sums.index(min(sums))] for i, sums in zip(batch, rows, strict=True)]
+        names = [reads[i].example.labels[sums.index(min(sums))] for i, sums in zip(batch, rows, strict=True)]
         yield batch, [Answer(name, True) for name in names]
 
 
