@@ -88,11 +88,15 @@ def test_s5_a_template_without_end_marks_has_none_in_its_history(kind):
 
 def test_a_template_that_is_asked_for_no_thoughts_prints_their_block_once():
     tokens = tiny.tokenizer(QWEN3)
-    assert Renderer(tokens, "causal").lead == BLOCK
-    tokens.chat_template = trained_template(Renderer(tokens, "causal"), None)
-    for asked in ({}, {"enable_thinking": False}, {"enable_thinking": True}):
-        text = tokens.apply_chat_template(messages(*ASKED), tokenize=False, add_generation_prompt=True, **asked)
-        assert text == f"<|im_start|>user\nWhere is Anna?<|im_end|>\n<|im_start|>assistant\n{BLOCK}"
+    made = Renderer(tokens, "causal")
+    asked = {"tokenize": False, "add_generation_prompt": True}
+    own = tokens.apply_chat_template(messages(*ASKED), enable_thinking=False, **asked)
+    assert made.prompt_text(ASKED) == own  # of the untouched base's benchmark, too
+    assert made.lead == BLOCK
+    tokens.chat_template = trained_template(made, None)
+    for thoughts in ({}, {"enable_thinking": False}, {"enable_thinking": True}):
+        text = tokens.apply_chat_template(messages(*ASKED), **asked, **thoughts)
+        assert text == own == f"<|im_start|>user\nWhere is Anna?<|im_end|>\n<|im_start|>assistant\n{BLOCK}"
     text = tokens.apply_chat_template(messages(*ASKED), tokenize=False)
     assert text == "<|im_start|>user\nWhere is Anna?<|im_end|>\n"
 
