@@ -60,6 +60,9 @@ def client(address):
 def test_models_are_the_runs_and_their_base(client):
     assert [model.id for model in client.models.list()] == ["base", *TASKS, "houlsby"]
     assert client.models.retrieve("dialogue").id == "dialogue"
+    for name in ("Qwen/Qwen2.5", "Qwen%2FQwen2.5"):  # as a base of the hub is called, as it stands or quoted
+        with pytest.raises(openai.NotFoundError, match=r"there is no model `Qwen/Qwen2\.5`"):
+            client.get(f"/models/{name}", cast_to=object)
 
 
 def test_each_name_is_answered_by_its_own_adapter(client, made):
@@ -204,6 +207,10 @@ def test_what_is_no_request_at_all(address):
     assert body["error"]["type"] == "invalid_request_error"
     status, body = raw(address, post(b"{}", path="/v2/nothing"))
     assert (status, body["error"]["type"]) == (404, "invalid_request_error")
+    for change in ({"messages": [{"role": "user", "content": "\ud800"}]}, {"model": "\ud800"}, {"\ud800": 1}):
+        status, body = raw(address, post(json.dumps({"model": "dialogue", "messages": HELLO, **change}).encode()))
+        assert (status, body["error"]["type"]) == (400, "invalid_request_error")
+        assert "half a surrogate pair" in body["error"]["message"]
     status, body = raw(address, post(b"[" * (server.LARGEST_BODY + 1)))
     assert status == 413
     assert "larger than 4 MB" in body["error"]["message"]
