@@ -45,7 +45,8 @@ class StreamOptions(_Part):
 
 
 class Asked(_Part):
-    """What requests of both kinds hold. Without `temperature`, a model answers as its recipe says, else greedily."""
+    """What requests of both kinds hold. Without `temperature`, a model answers as its recipe says, else greedily.
+    Without `seed`, what is drawn is another each time."""
 
     subject: ClassVar[str]  # the field that holds what is asked
 
