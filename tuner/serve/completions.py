@@ -107,6 +107,8 @@ class Completions:
                 read, written = read + len(listener.request.prompt), written + ended.tokens
         finally:
             watch.cancel()
+            for listener in listeners:  # where one has failed, the others are not waited for
+                listener.request.unwanted.set()
         return {**frame.head(frame.kind), "choices": choices, "usage": wire.usage(read, written)}
 
 

@@ -122,7 +122,7 @@ def build(engine: Engine, *, hosts: Sequence[str]) -> FastAPI:
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [_model(name) for name in engine.stand.targets]}
 
-    @app.get("/v1/models/{name}")
+    @app.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
         completions.target(name)
         return _model(name)

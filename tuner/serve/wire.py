@@ -9,7 +9,7 @@ import json
 import time
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Word = Annotated[str, Field(min_length=1, max_length=256)]
 Nothing = Annotated[float, Field(ge=0, le=0)]
@@ -45,7 +45,8 @@ class StreamOptions(_Part):
 
 
 class Asked(_Part):
-    """What requests of both kinds hold. Without `temperature`, a model answers as its recipe says, else greedily."""
+    """What requests of both kinds hold. Without `temperature`, a model answers as its recipe says, else greedily.
+    Without `seed`, what is drawn is another each time."""
 
     subject: ClassVar[str]  # the field that holds what is asked
 
@@ -61,6 +62,16 @@ class Asked(_Part):
     user: str | None = None
     presence_penalty: Nothing | None = None
     frequency_penalty: Nothing | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _holds_text(cls, asked: Any) -> Any:
+        """JSON can spell half a character (`\\ud800`), which no tokenizer reads and no answer could repeat."""
+        try:
+            json.dumps(asked, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a text in it holds half a surrogate pair, which is no character") from None
+        return asked
 
     @property
     def until(self) -> tuple[str, ...]:
