@@ -79,9 +79,7 @@ class Text:
 Example = Reply | Choice | Text
 
 
-# The lowest temperature that logits are divided by. What is colder takes the likeliest token all the same, and dividing
-# by it would overflow.
-COLDEST = 1e-5
+COLDEST = 1e-5  # the lowest temperature that logits are divided by: below it that could overflow
 
 
 @dataclass(frozen=True)
@@ -98,9 +96,14 @@ class Decoding:
     seed: int = 0
 
     @property
+    def draws(self) -> bool:
+        """Tokens are drawn; at a temperature near 0 that is to take the likeliest."""
+        return self.do_sample and self.temperature >= COLDEST
+
+    @property
     def greedy(self) -> bool:
         """The likeliest token each time, and nothing else."""
-        return not self.do_sample and self.num_beams == 1 and self.repetition_penalty == 1.0
+        return not self.draws and self.num_beams == 1 and self.repetition_penalty == 1.0
 
     def signature(self) -> str:
         """The settings in one line, e.g. `greedy, at most 64 tokens`."""

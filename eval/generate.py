@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from inlay.eval import COLDEST, Decoding
+from inlay.eval import Decoding
 from inlay.eval.continuation import follow, needs_equal_lengths, takes_positions
 from inlay.eval.scoring import Scorable, batches, observing, pad
 
@@ -106,8 +106,8 @@ def _write(
     import torch
 
     own = scorable.kind == "causal" and decoding.greedy and takes_positions(scorable)
-    with observing(scorable), torch.random.fork_rng(enabled=decoding.do_sample):
-        if decoding.do_sample:
+    with observing(scorable), torch.random.fork_rng(enabled=decoding.draws):
+        if decoding.draws:
             torch.manual_seed(decoding.seed + begun)
         return (_retiring if own else _together)(scorable, prompts, decoding, stop_ids, heard)
 
@@ -155,13 +155,13 @@ def _together(
     causal = scorable.kind == "causal"
     config = GenerationConfig(
         max_new_tokens=decoding.max_new_tokens,
-        do_sample=decoding.do_sample,
+        do_sample=decoding.draws,
         num_beams=decoding.num_beams,
         repetition_penalty=decoding.repetition_penalty,
         eos_token_id=list(stop_ids),
         pad_token_id=scorable.pad_id,
         use_cache=True,
-        **(_sampling(decoding) if decoding.do_sample else {}),
+        **(_sampling(decoding) if decoding.draws else {}),
         **({} if causal else {"decoder_start_token_id": scorable.start_id}),
     )
     ids, mask = pad(prompts, scorable.pad_id, scorable.device, left=causal)
@@ -195,8 +195,7 @@ class _Telling:
 
 
 def _sampling(decoding: Decoding) -> dict[str, float | int]:
-    temperature = max(decoding.temperature, COLDEST)
-    return {"temperature": temperature, "top_p": decoding.top_p, "top_k": decoding.top_k}
+    return {"temperature": decoding.temperature, "top_p": decoding.top_p, "top_k": decoding.top_k}
 
 
 def _until_stop(ids: Sequence[int], stop_ids: Sequence[int]) -> list[int]:

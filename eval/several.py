@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inlay.eval import COLDEST, Decoding, MeasurementError
+from inlay.eval import Decoding, MeasurementError
 from inlay.eval.continuation import follow, is_windowed, needs_equal_lengths
 from inlay.eval.scoring import Scorable, observing
 
@@ -88,12 +88,12 @@ class _InHand:
         self.writing = writing
         self._tokens = len(writing.written)
         self._draws = torch.Generator().manual_seed(writing.decoding.seed)
-        for _ in writing.written if writing.decoding.do_sample else ():
+        for _ in writing.written if writing.decoding.draws else ():
             _number(self._draws)
 
     def chosen(self, logits: torch.Tensor, likeliest: int) -> int:
         decoding = self.writing.decoding
-        return _drawn(logits, decoding, self._draws) if decoding.do_sample else likeliest
+        return _drawn(logits, decoding, self._draws) if decoding.draws else likeliest
 
     def hear(self, token: int, stop_ids: Sequence[int]) -> bool:
         """Whether another token is to follow this one."""
@@ -111,7 +111,7 @@ def _drawn(logits: torch.Tensor, decoding: Decoding, generator: torch.Generator)
     """
     import torch
 
-    scores = logits.float() / max(decoding.temperature, COLDEST)
+    scores = logits.float() / decoding.temperature
     left = None
     if decoding.top_k or decoding.top_p < 1:
         left = _likeliest(scores, decoding).sort().values

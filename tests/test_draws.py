@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from inlay.eval import Decoding, MeasurementError
-from inlay.eval.several import _drawn, _likeliest
+from inlay.eval.several import Writing, _drawn, _InHand, _likeliest
 
 
 def test_draws_follow_the_narrowed_distribution():
@@ -39,9 +39,14 @@ def test_draws_are_narrowed_as_by_transformers(narrowing, spread):
 
 
 def test_a_temperature_too_small_to_divide_by_takes_the_likeliest():
-    logits = torch.tensor([1.0, 60.0, 59.9, -9.0])
+    logits = torch.tensor([1.0, 60.0, 60.0, -9.0])
     for temperature in (1e-300, 5e-324, 1e-6):
-        decoding = Decoding(do_sample=True, temperature=temperature)
-        assert _drawn(logits, decoding, torch.Generator().manual_seed(0)) == 1
+        decodings = [Decoding(do_sample=True, temperature=temperature, seed=seed) for seed in range(9)]
+        held = [_InHand(Writing((5,), decoding, bool, print)) for decoding in decodings]
+        assert {one.chosen(logits, likeliest=1) for one in held} == {1}, "the first of two that are as likely"
+
+
+def test_what_is_no_number_is_not_drawn_from():
+    logits = torch.tensor([1.0, torch.nan])
     with pytest.raises(MeasurementError, match="not finite"):
-        _drawn(logits.fill_(torch.nan), Decoding(do_sample=True), torch.Generator())
+        _drawn(logits, Decoding(do_sample=True), torch.Generator())

@@ -196,7 +196,7 @@ class Renderer:
 
     def is_byte(self, token: int) -> bool:
         """Whether a token is a byte, which may change what the bytes right before it are decoded to."""
-        return BYTE.fullmatch(self.tokenizer.convert_ids_to_tokens(token) or "") is not None
+        return BYTE.fullmatch(str(self.tokenizer.convert_ids_to_tokens(token))) is not None
 
     def _written(self, ids: Sequence[int]) -> str:
         kept = list(itertools.takewhile(lambda token: token not in self.stop_ids, ids))

@@ -255,6 +255,8 @@ def _decoding(asked: wire.Asked, target: Target, index: int) -> Decoding:
     if asked.temperature is None and not narrowed and not decoding.do_sample:
         return decoding
     seed = secrets.randbits(32) if asked.seed is None else asked.seed + index
-    changes = {"temperature": asked.temperature, "top_p": asked.top_p}
-    given = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(decoding, do_sample=True, num_beams=1, seed=seed, **given)
+    temperature = decoding.temperature if asked.temperature is None else asked.temperature
+    top_p = decoding.top_p if asked.top_p is None else asked.top_p
+    return dataclasses.replace(
+        decoding, do_sample=True, num_beams=1, temperature=temperature, top_p=top_p, seed=seed
+    )

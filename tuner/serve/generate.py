@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from inlay.eval import Choice, Example
 from inlay.eval.generate import in_batches
@@ -194,7 +195,8 @@ def _chosen(opened: Opened, reads: Sequence[_Read], known: set[int]) -> Iterator
     prompts, labels = [read.prompt for read in reads], [read.labels for read in reads]
     size = opened.target.batch_size
     for batch, rows in choices_in_batches(opened.scorable, prompts, labels, batch_size=size, skip=known):
-        names = [reads[i].example.labels[sums.index(min(sums))] for i, sums in zip(batch, rows, strict=True)]
+        chances = [(cast(Choice, reads[i].example), sums) for i, sums in zip(batch, rows, strict=True)]
+        names = [example.labels[sums.index(min(sums))] for example, sums in chances]
         yield batch, [Answer(name, True) for name in names]
 
 
