@@ -52,7 +52,7 @@ def write_gguf_part(source: Source, merged: Path, folder: Path, dtype: str, show
     show.say(f"gguf    {KINDS[dtype]}, read back by transformers")
     folder.mkdir()
     template = setting.tokenizer.chat_template
-    if setting.task.answers != "read":
+    if setting.task.answers != "read" and (source.formatted or not template):
         template = trained_template(setting.renderer, setting.task.prompt)
     written = write_gguf(merged, folder / FILE, KINDS[dtype], template=template)
     context = context_of(setting)
