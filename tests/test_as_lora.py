@@ -124,6 +124,7 @@ def test_an_export_as_lora_is_proved_and_loads_as_lora(inside):
     assert "turned into LoRA of rank 8" in (inside / "ship" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_rank_that_loses_too_much_is_refused_with_the_numbers(inside):
     code, out, err = inlay("export", "fourierft", "--to", "ship", "--as-lora", "--rank", "1")
     assert (code, out) == (1, "")

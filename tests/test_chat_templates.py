@@ -23,7 +23,7 @@ BLOCK = "<think>\n\n</think>\n\n"
 ASKED = (Turn("user", "Where is Anna?"),)
 TALK = (*ASKED, Turn("assistant", "Anna has not arrived.", trained=True), Turn("user", "When will it come?"))
 ANSWER = "On Monday"
-ALSO = ("llama-2", "vicuna")
+ALSO = ("mistral", "llama-2", "vicuna")
 
 
 def tokenizer(kind: str, template: str):
@@ -130,7 +130,7 @@ def trained(tmp_path_factory):
     return train
 
 
-@pytest.mark.parametrize("name", ["qwen3", "mistral", *(pytest.param(n, marks=pytest.mark.slow) for n in ALSO)])
+@pytest.mark.parametrize("name", ["qwen3", *(pytest.param(n, marks=pytest.mark.slow) for n in ALSO)])
 def test_s34_merged_and_gguf_render_the_prompts_of_the_benchmark(name, trained, monkeypatch):
     from transformers import AutoTokenizer
 

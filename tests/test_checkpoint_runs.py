@@ -153,6 +153,7 @@ def test_s25_every_kind_of_merge_equals_base_and_adapter(method, inside):
     assert apart.kl_mean < proof.SAME_KL
 
 
+@pytest.mark.slow
 def test_an_adapter_beside_a_checkpoint_is_opened_by_its_loader(inside):
     """In the dtype of the run, which is not the checkpoint's."""
     code, out, err = inlay("export", "prefix", "--to", "ship", "--format", "adapter")

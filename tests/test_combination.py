@@ -225,6 +225,7 @@ def test_s25_a_combination_is_merged_and_proved_like_an_adapter(inside):
     torch.testing.assert_close(load_file(inside / "ship" / "model.safetensors")[f"{name}.weight"], wanted)
 
 
+@pytest.mark.slow
 def test_a_combination_of_other_tasks_says_on_whose_rows_it_was_measured(inside):
     """And it is an adapter of its own: with a loader, and a note of its base."""
     folder = package.export(

@@ -77,6 +77,7 @@ def test_trials_never_see_the_test_rows(folder):
     assert not list((folder / "other" / "trials").glob("*/predictions.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_search_that_was_stopped_goes_on_as_if_it_had_not_been(folder, monkeypatch):
     searched(folder, row("lora"), row("ia3"), seeds=1)
     assert inlay("compare", "spec.yaml", "--output", "whole")[0] == 0

@@ -128,6 +128,6 @@ def test_a_gpu_that_is_too_small_is_no_bug(tmp_path, monkeypatch):
 
     monkeypatch.setattr(making, "_source", full)
     with pytest.raises(MachineError, match="Tried to allocate 16") as caught:
-        making.export(Order(tmp_path / "run", tmp_path / "ship"))
+        making.export(Order((tmp_path / "run",), tmp_path / "ship"))
     assert "CUDA_VISIBLE_DEVICES=" in caught.value.problems[0].help
     assert list(tmp_path.iterdir()) == []

@@ -103,7 +103,7 @@ def trained(tiny_models, tmp_path_factory):
         adapted = case.method.attach(made.opened().model, made.setting().facts, seed=0, steps=50)
         train(case, adapted, 3, evaluate=evaluate)
         adapted.save(made.folder)
-        compute_in(adapted.model, "fp32")
+        compute_in(adapted.model, torch.float32)
         return replace(made, in_memory=logits(case, adapted.model))
 
     return trained_
