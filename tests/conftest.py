@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def tiny_models(tmp_path_factory):
         return made[key]
 
     return make
+
+
+@pytest.fixture
+def inside(world, tmp_path, monkeypatch) -> Path:
+    """A copy of the folder that a file of tests calls `world`, as the current one."""
+    folder = shutil.copytree(world, tmp_path / "copy")
+    monkeypatch.chdir(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -97,14 +96,6 @@ def world(tiny_models, tmp_path_factory):
             recipe = tiny_runs.recipe(folder, method, "dialogue", **options.get(method, {}))
             code, _, err = inlay("run", recipe.name, "--output", method)
             assert code == 0, err
-    return folder
-
-
-@pytest.fixture
-def inside(world, tmp_path, monkeypatch):
-    """A copy of that folder, as the current one."""
-    folder = shutil.copytree(world, tmp_path / "copy")
-    monkeypatch.chdir(folder)
     return folder
 
 

@@ -65,14 +65,6 @@ def world(tiny_models, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def inside(world, tmp_path, monkeypatch):
-    """A copy of that folder, as the current one."""
-    folder = shutil.copytree(world, tmp_path / "copy")
-    monkeypatch.chdir(folder)
-    return folder
-
-
 def test_a_training_on_a_checkpoint_is_the_training_on_what_it_was_made_of(world):
     plain, checkpoint = (tiny_runs.record(world / name) for name in ("on-plain", "on-nf4"))
     for part in ("quantization", "compute_dtype", "parameters", "bytes"):

@@ -29,6 +29,7 @@ PARTS = (
     Lora.Options(r=4, lora_alpha=2, use_rslora=True, target_modules=("q_proj", "down_proj")),
 )
 WEIGHTS = (0.7, -0.4)
+BY_EPOCHS = ("train.max_steps=null", "train.epochs=0.25")  # how long that is follows from the training rows
 
 
 @pytest.fixture(scope="module")
@@ -168,8 +169,8 @@ def world(setting, tiny_models, tmp_path_factory):
         patch.chdir(folder)
         tiny_runs.world(folder, tiny_models("llama"))
         for name, method, task, *more in (
-            ("one", "lora", "dialogue"),
-            ("two", "lora", "dialogue", "seed=5", "adapter.use_rslora=true"),
+            ("one", "lora", "dialogue", *BY_EPOCHS),
+            ("two", "lora", "dialogue", "seed=5", "adapter.use_rslora=true", *BY_EPOCHS),
             ("three", "lora", "summarization"),
         ):
             options = [argument for line in (f"name={name}", *more) for argument in ("--set", line)]
@@ -186,14 +187,6 @@ def world(setting, tiny_models, tmp_path_factory):
     shutil.copytree(folder / "one" / "adapter", folder / "plain")
     note = json.loads((folder / "plain" / "base.json").read_text())
     (folder / "plain" / "base.json").write_text(json.dumps({**note, "quantization": "fp32"}))
-    return folder
-
-
-@pytest.fixture
-def inside(world, tmp_path, monkeypatch):
-    """A copy of that folder, as the current one."""
-    folder = shutil.copytree(world, tmp_path / "copy")
-    monkeypatch.chdir(folder)
     return folder
 
 

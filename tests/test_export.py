@@ -51,14 +51,6 @@ def world(tiny_models, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def inside(world, tmp_path, monkeypatch):
-    """A copy of that folder, as the current one."""
-    folder = shutil.copytree(world, tmp_path / "copy")
-    monkeypatch.chdir(folder)
-    return folder
-
-
 def left(folder: Path) -> list[str]:
     """What lies in the folder that the world does not have."""
     return sorted(p.name for p in folder.iterdir() if not p.name.endswith((".jsonl", ".yaml")))

@@ -62,14 +62,6 @@ def shipped(world, tmp_path_factory):
     return folder, out, json.loads((folder / "ship" / "export.json").read_text())["proof"], alive
 
 
-@pytest.fixture
-def inside(world, tmp_path, monkeypatch):
-    """A copy of that folder, as the current one."""
-    folder = shutil.copytree(world, tmp_path / "copy")
-    monkeypatch.chdir(folder)
-    return folder
-
-
 def answer_logits(model, tokenizer, row: dict) -> torch.Tensor:
     """Logits (tokens, vocabulary) that predict the answer of a row and its end."""
     (asked, answer) = (message["content"] for message in row["messages"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,18 +24,10 @@ TASKS = ("dialogue", "summarization", "classification")
 
 
 @pytest.fixture(scope="module")
-def made(tiny_models, tmp_path_factory):
+def world(tiny_models, tmp_path_factory):
     """A folder with a run of each of the tasks."""
-    folder = tmp_path_factory.mktemp("made")
+    folder = tmp_path_factory.mktemp("world")
     return answering.made(folder, tiny_models("llama"), *TASKS)
-
-
-@pytest.fixture
-def inside(made, tmp_path, monkeypatch):
-    """A copy of that folder, as the current one."""
-    folder = shutil.copytree(made, tmp_path / "copy")
-    monkeypatch.chdir(folder)
-    return folder
 
 
 def read(path) -> list[dict]:

@@ -12,23 +12,15 @@ from tiny_runs import inlay, record
 
 
 @pytest.fixture(scope="module")
-def made(tiny_models, tmp_path_factory):
+def world(tiny_models, tmp_path_factory):
     """A folder in which a run of LoRA is done."""
-    folder = tmp_path_factory.mktemp("made")
+    folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         tiny_runs.world(folder, tiny_models("llama"))
         path = tiny_runs.recipe(folder, "lora", "classification")
         code, _, err = inlay("run", path.name, "--output", "done")
         assert code == 0, err
-    return folder
-
-
-@pytest.fixture
-def inside(made, tmp_path, monkeypatch):
-    """A copy of that folder, as the current one."""
-    folder = shutil.copytree(made, tmp_path / "copy")
-    monkeypatch.chdir(folder)
     return folder
 
 

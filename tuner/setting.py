@@ -73,7 +73,9 @@ class Setting:
     @property
     def steps(self) -> int:
         """Optimizer steps of the training, unless it stops early."""
-        return _steps(self.recipe, len(self.data.training))
+        steps = _steps(self.recipe, len(self.data.training))
+        assert steps, "the training rows were left out, and the number of steps depends on them"
+        return steps
 
     @property
     def pad_id(self) -> int:
@@ -212,11 +214,11 @@ def _splits(recipe: Recipe) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*validated, recipe.eval.split)))
 
 
-def _steps(recipe: Recipe, rows: int) -> int:
-    """Optimizer steps, as Trainer counts them: the last one of an epoch may be of fewer rows."""
-    if recipe.train.max_steps is not None:
+def _steps(recipe: Recipe, rows: int) -> int | None:
+    """Optimizer steps, as Trainer counts them: the last one of an epoch may be of fewer rows. None where they depend on
+    training rows, and there are none."""
+    if recipe.train.max_steps is not None or not rows:
         return recipe.train.max_steps
-    assert rows, "the training rows were left out, and the number of steps depends on them"
     batches = math.ceil(rows / recipe.train.micro_batch_size)
     each = max(1, math.ceil(batches / recipe.train.gradient_accumulation_steps))
     return math.ceil((recipe.train.epochs or 1) * each)
