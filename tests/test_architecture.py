@@ -30,6 +30,7 @@ ORDER = (
     ("base_copies",),
     ("architecture", "weights"),
     ("base",),
+    ("plain_weights",),
     ("adapter_folder",),
     ("saved",),
     ("data",),

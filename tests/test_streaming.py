@@ -15,6 +15,7 @@ from inlay.eval import Decoding
 from inlay.eval.generate import generate, in_batches, stream
 from inlay.eval.several import Writing, can_write, write_several
 
+METHODS = ("none", "lora", "prefix", "prompt", "bottleneck")
 GREEDY = Decoding(max_new_tokens=8)
 DRAWN = Decoding(max_new_tokens=8, do_sample=True, temperature=1.5, top_k=50, seed=4)
 BEAMS = Decoding(max_new_tokens=8, num_beams=3)
@@ -32,7 +33,7 @@ def told(scorable, decoding, stop_ids=NEVER) -> list[int]:
 
 @pytest.mark.parametrize("decoding", [GREEDY, DRAWN, BEAMS, PENALIZED], ids=Decoding.signature)
 @pytest.mark.parametrize("shape", ["llama", "gpt2", "t5"])
-@pytest.mark.parametrize("name", ["none", "lora", "prefix", "prompt", "bottleneck"])
+@pytest.mark.parametrize("name", METHODS)
 def test_what_is_told_is_what_is_generated(name, shape, decoding, tiny_models):
     scorable = scorables.scorable(tiny_models(shape), name)
     (whole,) = generate(scorable, [PROMPT], decoding, stop_ids=NEVER, batch_size=1)
@@ -113,7 +114,7 @@ def ready(name: str, shape: str, tiny_models):
 
 
 @pytest.mark.parametrize("shape", ["llama", "gpt2", "gemma2"])
-@pytest.mark.parametrize("name", ["none", "lora", "prefix", "prompt", "bottleneck"])
+@pytest.mark.parametrize("name", METHODS)
 def test_each_of_several_replies_is_what_it_is_alone(name, shape, tiny_models):
     scorable = ready(name, shape, tiny_models)
     together = several(scorable, [0, 1, 2, 3, 4, 5])
@@ -126,11 +127,11 @@ def test_each_of_several_replies_is_what_it_is_alone(name, shape, tiny_models):
     assert several(scorable, [0, 1], stop_ids=(stop,))[1] == together[1][: together[1].index(stop) + 1]
 
 
-@pytest.mark.parametrize("shape", ["llama", "gpt2", "gpt_neox"])
-@pytest.mark.parametrize("name", ["none", "lora", "prefix", "prompt", "bottleneck", "llama_adapter"])
+JOINED = [*itertools.product(METHODS, ["llama", "gpt2", "gpt_neox"]), ("llama_adapter", "llama")]
+
+
+@pytest.mark.parametrize(("name", "shape"), JOINED)
 def test_a_reply_that_joins_others_is_what_it_is_alone(name, shape, tiny_models):
-    if name == "llama_adapter" and shape != "llama":
-        pytest.skip("it is made for Llama")
     scorable = ready(name, shape, tiny_models)
     alone = {i: several(scorable, [i])[i] for i in range(6)}
     assert several(scorable, [0], {2: [1, 2], 4: [3], 5: [4, 5]}) == alone

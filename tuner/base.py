@@ -60,6 +60,7 @@ class Base:
         compute_dtype: `fp32`, `bf16` or `fp16`.
         device: `cpu` or `cuda:0`.
         bytes: memory of all parameters and buffers, quantization state included.
+        plain_bytes: memory of what `plain_weights` keeps beside them.
     """
 
     model: PreTrainedModel
@@ -71,6 +72,7 @@ class Base:
     compute_dtype: str
     device: str
     bytes: int
+    plain_bytes: int = 0
 
 
 def read_config(files: ModelFiles) -> PreTrainedConfig:

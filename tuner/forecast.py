@@ -15,6 +15,7 @@ from pathlib import Path
 from inlay.eval.likelihood import answer_pairs
 from inlay.tuner import base as base_models
 from inlay.tuner.architecture import without_weights
+from inlay.tuner.plain_weights import worth
 from inlay.tuner.records import ForecastRecord
 from inlay.tuner.setting import Setting
 from inlay.tuner.training.rows import Order
@@ -144,6 +145,7 @@ def _activations(setting: Setting, shape: Shape) -> tuple[int, int]:
 
 
 def _base_bytes(setting: Setting, width: int) -> int:
+    """With the plain weights beside quantized ones, where they are kept."""
     facts, stored = setting.facts, setting.files.stored
     linear = sum(layer.in_features * layer.out_features for layer in facts.linears.values())
     per_weight = PER_WEIGHT[facts.bits]
@@ -152,7 +154,12 @@ def _base_bytes(setting: Setting, width: int) -> int:
     if stored:  # its quantized weights may be fewer, or more by those of the head
         linear, per_weight = min(linear, stored.weights), stored.bytes / stored.weights
     # Embeddings and head stay as they were loaded.
-    held = linear * (width if setting.method.needs_float_weights else per_weight)
+    plain, quantized = linear * width, linear * per_weight
+    if setting.method.needs_float_weights:
+        held = plain
+    else:
+        beside = facts.bits == 4 and not base_models.on_gpu() and worth(plain)
+        held = quantized + (plain if beside else 0)
     return round(held + (facts.parameters - linear) * width)
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_MEMORY, _GROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
 
 class PeakMemory:
@@ -40,6 +41,20 @@ class PeakMemory:
             self.bytes = torch.cuda.max_memory_allocated()
         else:
             self.bytes = _high_water_mark()
+
+
+def free_memory() -> int | None:
+    """Memory in bytes that this process can still take: what the system has free, or its container allows, if that is
+    less. None where the system does not say."""
+    if not _MEMORY.is_file():
+        return None
+    lines = dict(line.split(":", 1) for line in _MEMORY.read_text().splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    with contextlib.suppress(OSError, ValueError):  # no limit reads `max`
+        allowed, taken = (int((_GROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        found = dict(line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
+        free = min(free, max(0, allowed - taken + int(found["inactive_file"])))  # what of it can be given up
+    return free
 
 
 def _high_water_mark() -> int:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from inlay.eval import Choice, Example, Reply, Text
 from inlay.eval.statistics import FEWEST
+from inlay.tuner.meter import free_memory
 from inlay.tuner.records import ForecastRecord
 from inlay.tuner.report.figures import size
 from inlay.tuner.setting import Setting
@@ -307,13 +307,7 @@ def _less_memory(setting: Setting) -> str:
 def _free_memory() -> int | None:
     import torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.mem_get_info()[0]
-    with_size = Path("/proc/meminfo")
-    if not with_size.is_file():
-        return None
-    lines = dict(line.split(":", 1) for line in with_size.read_text().splitlines())
-    return int(lines["MemAvailable"].split()[0]) * 1024
+    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else free_memory()
 
 
 CHECKS: dict[str, Callable[[Setting], Found]] = {

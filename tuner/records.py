@@ -25,7 +25,8 @@ class InputFile(_Part):
 
 
 class BaseRecord(_Part):
-    """The base model: `sha256` covers config, tokenizer and weights; `bytes` is its size in memory as loaded."""
+    """The base model: `sha256` covers config, tokenizer and weights; `bytes` is its size in memory as loaded,
+    `plain_bytes` of the dequantized weights that are kept beside it for speed."""
 
     model: str
     revision: str | None
@@ -35,6 +36,7 @@ class BaseRecord(_Part):
     compute_dtype: str
     parameters: int
     bytes: int
+    plain_bytes: int = 0
     prompt_format: str
 
 

@@ -264,6 +264,7 @@ def base_record(setting: Setting, base: Base) -> BaseRecord:
         compute_dtype=base.compute_dtype,
         parameters=base.facts.parameters,
         bytes=base.bytes,
+        plain_bytes=base.plain_bytes,
         prompt_format=setting.renderer.prompt_format,
     )
 

@@ -24,6 +24,7 @@ from inlay.tuner.data.few_shot import behind
 from inlay.tuner.data.prepared import Limits, Prepared, example_length, prepare
 from inlay.tuner.data.rendering import Renderer
 from inlay.tuner.model_files import ModelFiles, locate
+from inlay.tuner.plain_weights import with_plain_weights
 from inlay.tuner.problems import MachineError, Problem, RequestError, explained
 from inlay.tuner.quantization import Quantization, settle
 from inlay.tuner.recipe import Recipe
@@ -125,7 +126,7 @@ class Setting:
     def open_base(self) -> Base:
         """Loads the weights; the method's targets as plain layers where it needs them so."""
         floats = self.method.targets(self.facts) if self.method.needs_float_weights else ()
-        return base_models.open_base(
+        base = base_models.open_base(
             self.files,
             self.quantization,
             self.facts,
@@ -133,6 +134,7 @@ class Setting:
             attention=self.recipe.base.attention,
             float_targets=floats,
         )
+        return with_plain_weights(base)
 
 
 def settled(recipe: Recipe, files: ModelFiles) -> Recipe:

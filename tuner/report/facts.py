@@ -26,7 +26,8 @@ def cost(record: RunRecord) -> Facts:
         facts.append(("trainable parameters", f"{count(adapter.trainable_parameters)}, {share}"))
         facts.append(("adapter on disk", size(adapter.bytes) if adapter.bytes else f"{MISSING} (not saved)"))
     if record.base:
-        facts.append(("base in memory", size(record.base.bytes)))
+        beside = f", and {size(kept)} dequantized, for speed" if (kept := record.base.plain_bytes) else ""
+        facts.append(("base in memory", size(record.base.bytes) + beside))
     if record.train:
         facts += _training(record.train, record.forecast)
     elif trained(record):

@@ -20,6 +20,7 @@ from inlay.tuner.data import tasks
 from inlay.tuner.data.rendering import Renderer
 from inlay.tuner.data.tasks import Task
 from inlay.tuner.model_files import ModelFiles, locate
+from inlay.tuner.plain_weights import with_plain_weights
 from inlay.tuner.problems import MachineError, Problem, RequestError
 from inlay.tuner.quantization import HELD, ComputeName, Quantization, settle
 from inlay.tuner.recipe import Adapter, Eval, Recipe
@@ -187,7 +188,7 @@ def open_base(target: Target, plain_layers: Sequence[str] = ()) -> Base:
     Raises:
         RequestError, MachineError: it cannot be loaded.
     """
-    return base_models.open_base(
+    base = base_models.open_base(
         target.files,
         target.quantization,
         target.facts,
@@ -195,6 +196,7 @@ def open_base(target: Target, plain_layers: Sequence[str] = ()) -> Base:
         attention=target.attention,
         float_targets=plain_layers,
     )
+    return with_plain_weights(base)
 
 
 def _located(known: _Known, *, movable: bool) -> ModelFiles:
