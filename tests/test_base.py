@@ -192,22 +192,22 @@ def test_f19_flash_attention_that_is_missing_is_told(tiny_models, monkeypatch):
         opened(tiny_models("llama"), attention="flash_attention_2")
 
 
-def test_x4_no_kernel_is_fetched_when_bitsandbytes_is_imported(tmp_path):
+def test_x4_no_kernel_is_fetched_and_no_compiler_imported_with_bitsandbytes(tmp_path):
     (tmp_path / "kernels.py").write_text(
         "def __getattr__(name):\n    raise SystemExit(f'kernels.{name} was asked for')\n"
     )
     script = (
         "import sys, importlib.machinery, os\n"
-        "import inlay.tuner.base as base\n"
-        "base._import_bitsandbytes()\n"
+        "import inlay.tuner.base, torch\n"
         "import bitsandbytes.backends.cpu.ops\n"
-        "print(os.environ['USE_HUB_KERNELS'], 'kernels' in sys.modules)"
+        "compiler = 'torch._inductor.compile_fx' in sys.modules\n"
+        "print(os.environ['USE_HUB_KERNELS'], 'kernels' in sys.modules, compiler, torch.compile.__module__)"
     )
     path = [str(tmp_path), *filter(None, sys.path)]
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}\n{script}"], capture_output=True, text=True
     )
-    assert (done.stdout, done.returncode) == ("0 False\n", 0), done.stderr
+    assert (done.stdout, done.returncode) == ("0 False False torch\n", 0), done.stderr
 
 
 def test_weights_of_another_shape_are_an_error(tiny_models, tmp_path):

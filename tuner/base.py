@@ -278,9 +278,13 @@ def dequantize(layer: nn.Module, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _import_bitsandbytes() -> None:
-    """Imports bitsandbytes without letting it fetch a kernel from the hub, which is code."""
+    """Imports bitsandbytes without letting it fetch a kernel from the hub, which is code, and without a compiler for
+    functions that nothing here calls, which takes longer to import than all the rest."""
     if "bitsandbytes" in sys.modules:
         return
+    import torch
+
+    compiling, torch.compile = torch.compile, lambda function=None, **_: function or (lambda given: given)
     absent = "kernels" not in sys.modules
     if absent:
         sys.modules["kernels"] = None  # type: ignore[assignment]
@@ -292,6 +296,7 @@ def _import_bitsandbytes() -> None:
             help="pip install 'bitsandbytes>=0.50', or set base.quantization.bits: 16",
         ) from error
     finally:
+        torch.compile = compiling
         if absent:
             del sys.modules["kernels"]
 
@@ -390,5 +395,6 @@ def plain_layers(base: Base, names: Iterable[str]) -> Iterator[int]:
         put_back()
 
 
-if find_spec("kernels") is not None and find_spec("bitsandbytes") is not None:
-    _import_bitsandbytes()
+if find_spec("bitsandbytes") is not None:
+    with contextlib.suppress(MachineError):  # said when it is needed
+        _import_bitsandbytes()
