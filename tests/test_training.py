@@ -15,8 +15,8 @@ from inlay.adapters import Adapted
 from inlay.eval import MeasurementError
 from inlay.tuner.data.prepared import TrainingRow
 from inlay.tuner.problems import AnswerNo
-from inlay.tuner.training import engine
 from inlay.tuner.training.engine import Validation
+from inlay.tuner.training.loss import sum_loss
 from inlay.tuner.training.rows import Collator
 
 
@@ -229,7 +229,7 @@ def test_s23_validation_does_not_change_training(attach, bits):
     batch = Collator(make_rows(), 1, None)([3, 4])
     adapted.model.zero_grad()
     adapted.model.train()
-    engine.sum_loss(adapted.model, batch).backward()
+    sum_loss(adapted.model, batch).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in adapted.model.parameters() if p.requires_grad)
 
 
@@ -241,7 +241,7 @@ def test_the_head_computes_label_tokens_alone_and_the_loss_is_that_of_all_logits
     seen = []
     head = adapted.model.get_output_embeddings()
     handle = head.register_forward_hook(lambda _, inputs, output: seen.append(output.shape[:-1].numel()))
-    loss = engine.sum_loss(adapted.model, batch)
+    loss = sum_loss(adapted.model, batch)
     handle.remove()
     labels = batch["labels"]
     wanted = labels != -100

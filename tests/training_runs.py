@@ -83,7 +83,9 @@ def attaching(tiny_models: Callable[..., Path]) -> Callable[..., Adapted]:
     return make
 
 
-def train(adapted: Adapted, rows=None, *, log=None, validation=None, seed=0, stop=None, **options) -> Trained:
+def train(
+    adapted: Adapted, rows=None, *, log=None, validation=None, seed=0, stop=None, flat=False, **options
+) -> Trained:
     chosen = Train(**{**EXACT, **options})
     return engine.train(
         adapted,
@@ -99,6 +101,7 @@ def train(adapted: Adapted, rows=None, *, log=None, validation=None, seed=0, sto
         stop=stop or StopRequest(),
         folder=Path(tempfile.gettempdir()),
         name="tiny",
+        flat=flat,
     )
 
 

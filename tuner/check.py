@@ -33,6 +33,7 @@ from inlay.tuner.report.text import visible
 from inlay.tuner.setting import Setting, survey
 from inlay.tuner.signals import StopRequest
 from inlay.tuner.training.engine import Listener, train
+from inlay.tuner.training.flat import possible
 
 TIMED_STEPS = 3
 # How far what is timed in seconds lies from what minutes show, on a machine that does other things too.
@@ -128,6 +129,7 @@ def _timed(setting: Setting, show: Progressing) -> tuple[float, float]:
     show.say("timing   three steps and one batch of the benchmark")
     base = setting.open_base()
     adapted = setting.open_adapter(base, recipe.seed)
+    model = benchmark.scorable(setting, base, adapted)
     each = [0.0]
     if setting.trainable:
         clock = _Clock()
@@ -141,10 +143,9 @@ def _timed(setting: Setting, show: Progressing) -> tuple[float, float]:
             train(
                 adapted, setting.data.training, few, seed=recipe.seed, learning_rate=setting.learning_rate,
                 pad_id=setting.pad_id, start_id=setting.start_id(base), device=base.device, validation=None,
-                listener=clock, stop=StopRequest(), folder=Path(folder), name=recipe.name,
+                listener=clock, stop=StopRequest(), folder=Path(folder), name=recipe.name, flat=possible(model, few),
             )  # fmt: skip
         each = [b - a for a, b in zip(clock.ends, clock.ends[1:], strict=False)]
-    model = benchmark.scorable(setting, base, adapted)
     measured = setting.data.examples[recipe.eval.split]
     batch = _seconds(setting, model, measured)
     testing = batch * len(measured) * (2 if setting.trainable else 1)

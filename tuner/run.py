@@ -27,6 +27,7 @@ from inlay.tuner.run_directory import RunDirectory, free_path
 from inlay.tuner.setting import Setting, survey
 from inlay.tuner.signals import StopRequest
 from inlay.tuner.training.engine import Listener, Trained, Validation, train
+from inlay.tuner.training.flat import possible
 
 
 def run(recipe: Recipe, *, output: Path | None, again: bool, command: str) -> Path:
@@ -149,6 +150,7 @@ def train_adapter(
             stop=stop,
             folder=folder.path,
             name=folder.record.id,
+            flat=possible(benchmark.scorable(setting, base, adapted), setting.recipe.train),
         )
     finally:
         stop.deferred = False

@@ -21,13 +21,14 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerContr
 
 from inlay.adapters import Adapted
 from inlay.eval import MeasurementError
-from inlay.eval.scoring import logits_of
 from inlay.tuner.data.prepared import TrainingRow
 from inlay.tuner.meter import PeakMemory
 from inlay.tuner.problems import AnswerNo, MachineError, Problem
 from inlay.tuner.recipe import Train
 from inlay.tuner.records import TrainRow
 from inlay.tuner.signals import StopRequest
+from inlay.tuner.training.flat import attending, flattened
+from inlay.tuner.training.loss import computes_alike, sum_loss
 from inlay.tuner.training.rows import IGNORED, Collator, Order
 from inlay.tuner.training.trackers import followed
 
@@ -100,6 +101,7 @@ def train(
     stop: StopRequest,
     folder: Path,
     name: str,
+    flat: bool,
 ) -> Trained:
     """Trains the adapter's weights in place; with a validation, the best weights are put back at the end.
 
@@ -111,6 +113,7 @@ def train(
         stop: ends training after the step in hand when asked.
         folder: the run's; trackers that write files write them there.
         name: what trackers call it, together with the time: each training is a run of its own there.
+        flat: rows may be laid one behind the other: see `inlay.tuner.training.flat`.
 
     Raises:
         AnswerNo: the loss, a gradient or a validated number is not finite.
@@ -118,17 +121,19 @@ def train(
     """
     seen = Seen()
     watch = _Watch(adapted, seen, validation, listener, stop)
-    with PeakMemory(device) as peak, followed(options.report_to):
+    collate = Collator(rows, pad_id, start_id)
+    with PeakMemory(device) as peak, followed(options.report_to), _explained_memory(options):
+        apart = flat and computes_alike(adapted, collate(Order(len(rows), seed).first(options.micro_batch_size)))
         trainer = _Engine(
             model=adapted.model,
             args=_arguments(options, folder, name, seed, learning_rate, device),
             train_dataset=range(len(rows)),
-            data_collator=Collator(rows, pad_id, start_id),
+            data_collator=(lambda indices: flattened(collate(indices))) if apart else collate,
             callbacks=[watch],
         )
-        trainer.attach_rows(adapted, rows, seed, seen)
+        trainer.attach_rows(adapted, rows, seed, seen, apart)
         trainer.remove_callback(PrinterCallback)  # stdout is for the answer
-        with _checkpointed(adapted.model, options), _noisy(adapted, options), _explained_memory(options):
+        with _checkpointed(adapted.model, options), _noisy(adapted, options):
             trainer.train()
     best_step = watch.restore_best()
     return Trained(
@@ -145,27 +150,14 @@ def train(
     )
 
 
-def sum_loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """Cross-entropy summed over the label tokens of a batch, in nats.
-
-    Args:
-        batch: input_ids, attention_mask (rows, tokens), labels (rows, positions; position t's label is what position t
-            predicts), and decoder_input_ids for a sequence-to-sequence model.
-    """
-    labels = batch["labels"]
-    inputs = {key: value for key, value in batch.items() if key not in ("labels", "rows")}
-    wanted = labels != IGNORED
-    # Tokens that an adapter prepends stand before the text.
-    with logits_of(model, lambda hidden: hidden[:, -labels.shape[1] :][wanted][None]):
-        logits = model(**inputs).logits[0]
-    return nn.functional.cross_entropy(logits.float(), labels[wanted], reduction="sum")
-
-
 class _Engine(Trainer):
     """A Trainer whose loss is a sum over labels divided by the labels of the whole optimizer step."""
 
-    def attach_rows(self, adapted: Adapted, rows: Sequence[TrainingRow], seed: int, seen: Seen) -> None:
+    def attach_rows(
+        self, adapted: Adapted, rows: Sequence[TrainingRow], seed: int, seen: Seen, apart: bool
+    ) -> None:
         self.adapted, self.rows, self.order, self.seen = adapted, rows, Order(len(rows), seed), seen
+        self.attending = attending if apart else contextlib.nullcontext
         self.model_accepts_loss_kwargs = True  # the loss is already divided: Trainer must not divide it again
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Order:
@@ -175,6 +167,10 @@ class _Engine(Trainer):
         batches = [batch for _, batch in zip(range(num_batches), epoch_iterator, strict=False)]
         self.micro_batches = len(batches)
         return batches, sum(int((batch["labels"] != IGNORED).sum()) for batch in batches)
+
+    def training_step(self, model: nn.Module, *arguments: Any) -> Tensor:
+        with self.attending(self.adapted.inner):  # until the backward pass is done: checkpointing attends again in it
+            return super().training_step(model, *arguments)
 
     def compute_loss(
         self,

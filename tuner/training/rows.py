@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from torch.utils.data import Sampler
@@ -26,6 +27,10 @@ class Order(Sampler[int]):
 
     def __len__(self) -> int:
         return self.rows
+
+    def first(self, rows: int) -> list[int]:
+        """The first rows of an order that was not begun."""
+        return list(islice(Order(self.rows, self.seed), rows))
 
     def __iter__(self) -> Iterator[int]:
         order = list(range(self.rows))
