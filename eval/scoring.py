@@ -115,16 +115,21 @@ def pad(
     return ids.to(device), mask.to(device)
 
 
-def batches(lengths: Sequence[int], size: int, *, equal: bool = False) -> list[list[int]]:
+def batches(
+    lengths: Sequence[int], size: int, *, equal: bool = False, tokens: int | None = None
+) -> list[list[int]]:
     """Indices in batches of at most `size`, longest first, so that a batch is padded little.
 
     Args:
         equal: a batch holds rows of one length only, so that it is not padded at all.
+        tokens: what a batch of several rows holds at most, padding included.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     made: list[list[int]] = []
     for i in order:
-        if made and len(made[-1]) < size and (not equal or lengths[made[-1][0]] == lengths[i]):
+        longest = lengths[made[-1][0]] if made else 0
+        most = size if tokens is None else min(size, tokens // max(longest, 1))
+        if made and len(made[-1]) < most and (not equal or longest == lengths[i]):
             made[-1].append(i)
         else:
             made.append([i])

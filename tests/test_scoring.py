@@ -227,3 +227,13 @@ def test_batches_hold_every_index_once():
         assert max(map(len, made)) == 2
         if equal:
             assert all(len({lengths[i] for i in batch}) == 1 for batch in made)
+
+
+def test_a_batch_holds_no_more_tokens_than_it_may_padding_included():
+    lengths = [9, 1, 4, 30, 4, 4, 3]
+    made = batches(lengths, 4, tokens=12)
+    assert sorted(i for batch in made for i in batch) == list(range(len(lengths)))
+    assert [3] in made  # longer than that by itself
+    for batch in made:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 12
+    assert max(map(len, made)) == 3

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from inlay.eval.likelihood import answer_pairs
+from inlay.eval.likelihood import TOKENS, answer_pairs
 from inlay.tuner import base as base_models
 from inlay.tuner.architecture import without_weights
 from inlay.tuner.plain_weights import worth
@@ -102,7 +102,7 @@ def _largest_answer(setting: Setting) -> int:
     examples = setting.data.examples[setting.recipe.eval.split]
     pairs = (pair for example in examples for pair in answer_pairs(setting.renderer, example))
     longest = max((len(scored) for _, scored in pairs), default=0)
-    return longest * min(setting.recipe.eval.batch_size, len(examples))
+    return max(longest, min(TOKENS, longest * min(setting.recipe.eval.batch_size, len(examples))))
 
 
 def _batches(order: Order, size: int) -> Iterator[list[int]]:
