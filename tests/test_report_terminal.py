@@ -145,3 +145,9 @@ def test_plain_figures(printed: str, expected: str) -> None:
 )
 def test_lines_are_wrapped_by_columns(text: str, lines: list[str]) -> None:
     assert wrap(text, 8) == lines
+
+
+def test_what_fits_keeps_its_blanks():
+    assert wrap("a   b  c", 8) == ["a   b  c"]
+    assert wrap("a   b  c", 7) == ["a b c"]
+    assert "   seed 0   " in table(record(), Path("runs/one"))

@@ -78,7 +78,10 @@ def pad(text: str, limit: int, *, right: bool = False) -> str:
 
 
 def wrap(text: str, limit: int) -> list[str]:
-    """`text` in lines of at most `limit` (2 or more) terminal columns, broken at spaces, or inside a longer word."""
+    """`text` in lines of at most `limit` (2 or more) terminal columns, broken at spaces, or inside a longer word. What
+    fits stays as it is."""
+    if columns(text) <= limit:
+        return [text]
     lines: list[str] = []
     line = ""
     for word in text.split():
