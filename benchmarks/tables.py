@@ -111,14 +111,14 @@ def results() -> str:
     for title, name in COMPARED.items():
         parts += [f"## {title}, compared", f"From `results/{name}.json`.", _compared(name)]
     parts += ["## A search of learning rates", SEARCH, f"```\n{_searched()}\n```"]
-    parts += ["## Speed of a comparison", "Written by `benchmarks/compare_speed.py`.", speed()]
+    parts += ["## Speed of a comparison", "Written by `benchmarks/compare_speed.py`.", compared_speed()]
     parts += ["## Exports", "Written by `benchmarks/exports.py` to `results/exports.json`.", exports(), exported()]
     parts += ["## Forecasts", f"{forecasts()} Ten short runs; `benchmarks/forecasts.py`."]
     parts += ["## The quickstart's bars", "Written from `results/embedded_bars.json`.", embedded_bars()]
     return "\n\n".join(parts) + "\n"
 
 
-def speed() -> str:
+def compared_speed() -> str:
     """A comparison of six methods beside six scripts of plain peft and Trainer, in one run."""
     found = load("compare_speed.json")
     ours, guide, tuned = found["comparison_seconds"], found["guide"], found["tuned"]
