@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 Ids = Sequence[int]
-TOKENS = 8192  # of a batch: more of them are no faster, and on a CPU, whose caches they leave, slower
+TOKENS = 8192  # of a batch, which bounds its logits; on a CPU, whose caches they leave, more took longer
 
 
 def score_answers(scorable: Scorable, pairs: Sequence[tuple[Ids, Ids]], *, batch_size: int) -> list[float]:

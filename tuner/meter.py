@@ -50,7 +50,7 @@ def free_memory() -> int | None:
         return None
     lines = dict(line.split(":", 1) for line in _MEMORY.read_text().splitlines())
     free = int(lines["MemAvailable"].split()[0]) * 1024
-    with contextlib.suppress(OSError, ValueError):  # no limit reads `max`
+    with contextlib.suppress(OSError, ValueError, KeyError):  # no limit reads `max`
         allowed, taken = (int((_GROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
         found = dict(line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
         free = min(free, max(0, allowed - taken + int(found["inactive_file"])))  # what of it can be given up

@@ -1,8 +1,8 @@
 """Rows one behind the other, where a batch would be padded: nothing is computed that is not needed.
 
-Each row sees itself alone, since attention is called for each apart. It is done on a CPU only: on a GPU a kernel for
-each row would take what the padding takes. Whatever an architecture and an adapter make of it, `loss.computes_alike`
-says whether the loss is that of the padded batch.
+Each row sees itself alone, since attention is called for each apart. It is done on a CPU only; on a GPU, where each row
+would take kernels of its own, it was not tried. Whatever an architecture and an adapter make of it,
+`loss.computes_alike` says whether the loss is that of the padded batch.
 """
 
 from __future__ import annotations
