@@ -198,7 +198,7 @@ def test_x4_no_kernel_is_fetched_and_no_compiler_imported_with_bitsandbytes(tmp_
     )
     script = (
         "import sys, importlib.machinery, os\n"
-        "import inlay.tuner.base, torch\n"
+        "import inlay.tuner.training, torch\n"
         "import bitsandbytes.backends.cpu.ops\n"
         "compiler = 'torch._inductor.compile_fx' in sys.modules\n"
         "print(os.environ['USE_HUB_KERNELS'], 'kernels' in sys.modules, compiler, torch.compile.__module__)"

@@ -209,7 +209,7 @@ def open_base(
     read = (copy_here and copy_here.open()) or files
     arguments: dict[str, object] = {}
     if quantization.bits in (4, 8):
-        _import_bitsandbytes()
+        import_bitsandbytes()
         settings = _bitsandbytes_config(quantization, read.stored, dtype)
         arguments = {"quantization_config": settings, "device_map": {"": device}}
         if read.stored:  # transformers then reads them from the configuration
@@ -277,7 +277,7 @@ def dequantize(layer: nn.Module, dtype: torch.dtype) -> torch.Tensor:
     raise TypeError(f"{type(layer).__name__} is not a quantized layer")
 
 
-def _import_bitsandbytes() -> None:
+def import_bitsandbytes() -> None:
     """Imports bitsandbytes without letting it fetch a kernel from the hub, which is code, and without a compiler for
     functions that nothing here calls, which takes longer to import than all the rest."""
     if "bitsandbytes" in sys.modules:
@@ -395,6 +395,5 @@ def plain_layers(base: Base, names: Iterable[str]) -> Iterator[int]:
         put_back()
 
 
-if find_spec("bitsandbytes") is not None:
-    with contextlib.suppress(MachineError):  # said when it is needed
-        _import_bitsandbytes()
+if find_spec("kernels") is not None and find_spec("bitsandbytes") is not None:
+    import_bitsandbytes()
