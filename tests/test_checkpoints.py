@@ -17,7 +17,7 @@ from checkpoints import edit, make, opened_by_transformers, rewrite
 
 from inlay import adapters
 from inlay.tuner import base as bases
-from inlay.tuner import forecast
+from inlay.tuner import forecast, plain_weights
 from inlay.tuner.model_files import locate
 from inlay.tuner.problems import RequestError
 from inlay.tuner.quantization import HELD, Quantization, settle
@@ -257,11 +257,15 @@ def test_a_layer_that_is_plain_and_not_said_to_be_is_refused(made, copied):
 
 @pytest.mark.parametrize("kind", ["nf4", "fp4", "skipped"])
 @pytest.mark.parametrize("shape", ["llama", "gpt2", "t5"])
-def test_its_memory_is_forecast_from_its_files(kind, shape, made, monkeypatch):
-    monkeypatch.setattr(forecast, "worth", lambda size: False)  # no plain weights beside them
+@pytest.mark.parametrize("kept", [False, True])
+def test_its_memory_is_forecast_from_its_files(kept, kind, shape, made, monkeypatch):
+    """And with the plain weights that are kept beside them, where memory is plentiful."""
+    monkeypatch.setattr(plain_weights, "free_memory", lambda: 10**9 if kept else 0)
     base = opened(made(shape, **{**KINDS, "skipped": SKIPPED}[kind][0]))
+    base = plain_weights.with_plain_weights(base)
+    assert bool(base.plain_bytes) == kept
     kind = adapters.find("lora")
     setting = SimpleNamespace(
         facts=base.facts, files=base.files, quantization=base.quantization, method=kind(kind.Options())
     )
-    assert forecast._base_bytes(setting, 4) == pytest.approx(base.bytes, rel=0.02)
+    assert forecast._base_bytes(setting, 4) == pytest.approx(base.bytes + base.plain_bytes, rel=0.02)

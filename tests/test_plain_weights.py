@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-import scorables
 import torch
+from scorables import adapted as adapted_by
+from scorables import opened
 
 from inlay.tuner import base as bases
 from inlay.tuner import meter, plain_weights
-from inlay.tuner.base import Quantization
 from inlay.tuner.plain_weights import with_plain_weights
 from inlay.tuner.quantization import compute_in
 from inlay.tuner.weights import fingerprint
@@ -18,15 +16,9 @@ from inlay.tuner.weights import fingerprint
 BATCH = torch.tensor([[3, 5, 8, 13, 21, 34], [7, 7, 9, 11, 2, 40]])
 
 
-def opened(folder: Path, dtype: str = "fp32", bits: int = 4, **options):
-    quantization = Quantization(bits, compute_dtype=dtype)
-    files, facts, tokenizer = scorables.known(folder, bits)
-    return bases.open_base(files, quantization, facts, tokenizer, **options)
-
-
 def trained(base, method: str) -> tuple[list[float], dict[str, torch.Tensor], torch.Tensor]:
     """Losses, adapter and logits after a few steps with an evaluation between two."""
-    adapted = scorables.adapted(base, method)
+    adapted = adapted_by(base, method)
     inputs = {"input_ids": BATCH, "labels": BATCH}
     optimizer = torch.optim.AdamW([w for w in adapted.model.parameters() if w.requires_grad], lr=1e-2)
     losses = []
@@ -48,8 +40,8 @@ def trained(base, method: str) -> tuple[list[float], dict[str, torch.Tensor], to
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("shape", ["llama", "gpt2", "t5"])
 def test_training_and_logits_are_the_same_to_the_bit(shape, dtype, method, tiny_models):
-    losses, state, logits = trained(opened(tiny_models(shape), dtype), method)
-    base = with_plain_weights(opened(tiny_models(shape), dtype))
+    losses, state, logits = trained(opened(tiny_models(shape), 4, dtype), method)
+    base = with_plain_weights(opened(tiny_models(shape), 4, dtype))
     calls = []
     for layer in filter(bases.is_quantized, base.model.modules()):
         layer.register_forward_hook(lambda *_: calls.append("forward" in vars(_[0])))
@@ -62,8 +54,8 @@ def test_training_and_logits_are_the_same_to_the_bit(shape, dtype, method, tiny_
 
 
 def test_the_quantized_weights_stay_what_the_base_is(tiny_models):
-    alone = opened(tiny_models("llama"))
-    base = with_plain_weights(opened(tiny_models("llama")))
+    alone = opened(tiny_models("llama"), 4)
+    base = with_plain_weights(opened(tiny_models("llama"), 4))
     assert (base.bytes, alone.plain_bytes) == (alone.bytes, 0)
     weights = sum(layer.in_features * layer.out_features for layer in base.facts.linears.values())
     assert base.plain_bytes == 4 * weights
@@ -72,7 +64,7 @@ def test_the_quantized_weights_stay_what_the_base_is(tiny_models):
 
 
 def test_a_model_that_computes_in_another_dtype_since_does_so(tiny_models):
-    bases_ = [opened(tiny_models("llama"), "bf16"), with_plain_weights(opened(tiny_models("llama"), "bf16"))]
+    bases_ = [opened(tiny_models("llama"), 4, "bf16"), with_plain_weights(opened(tiny_models("llama"), 4, "bf16"))]
     for base in bases_:
         compute_in(base.model, torch.float32)
     with torch.no_grad():
@@ -83,7 +75,7 @@ def test_a_model_that_computes_in_another_dtype_since_does_so(tiny_models):
 
 @pytest.mark.parametrize(("bits", "free"), [(4, 0.9), (4, None), (8, 100.0), (16, 100.0)])
 def test_nothing_is_kept_where_memory_is_short_or_nothing_is_gained(bits, free, tiny_models, monkeypatch):
-    base = opened(tiny_models("llama"), "auto" if bits > 4 else "fp32", bits)
+    base = opened(tiny_models("llama"), bits, "auto" if bits > 4 else "fp32")
     weights = sum(layer.in_features * layer.out_features for layer in base.facts.linears.values())
     needed = 4 * weights / plain_weights.SHARE
     monkeypatch.setattr(plain_weights, "free_memory", lambda: None if free is None else int(free * needed))
