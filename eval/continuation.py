@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -77,6 +78,15 @@ class Continuation:
         """
         return self._read(self._scorable.inner, *pad(tokens, self._scorable.pad_id, self._scorable.device))
 
+    def look_ahead(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """As `extend`, but these tokens are then forgotten, and others can be appended."""
+        mask, cache = self._mask, self._cache
+        self._cache = copy.deepcopy(cache)
+        try:
+            return self.extend(tokens)
+        finally:
+            self._mask, self._cache = mask, cache
+
     def _read(self, model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
         import torch
 
@@ -99,6 +109,7 @@ def follow(
     choose: Callable[[list[int], Tensor], list[int]],
     goes_on: Callable[[int, int], bool],
     joining: Callable[[int], Sequence[Sequence[int]]] = lambda _: (),
+    prompted: Callable[[Continuation], None] = lambda _: None,
 ) -> None:
     """Continues each prompt, a token for each row in turn. A row that has ended leaves the batch, so the others need
     not carry it.
@@ -108,10 +119,12 @@ def follow(
         goes_on: hears the row and its token, and says whether the row goes on behind it.
         joining: called between two tokens with the number of rows that are left; prompts that join them, which take the
             next row numbers. Not where attention is windowed, which counts slots.
+        prompted: called with the prompts, as they have been read, before anything follows them.
     """
     import torch
 
     read = Continuation(scorable, prompts)
+    prompted(read)
     rows, logits, begun = list(range(len(prompts))), read.last, len(prompts)
     while rows:
         chosen = choose(rows, logits)

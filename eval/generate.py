@@ -7,7 +7,8 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from inlay.eval import Decoding
-from inlay.eval.continuation import follow, needs_equal_lengths, takes_positions
+from inlay.eval.continuation import Continuation, follow, needs_equal_lengths, takes_positions
+from inlay.eval.likelihood import TOKENS, likelihoods_behind, score_answers
 from inlay.eval.scoring import Scorable, batches, observing, pad
 
 if TYPE_CHECKING:
@@ -45,6 +46,44 @@ def generate(
         if progress:
             progress(done)
     return results
+
+
+def generate_and_score(
+    scorable: Scorable,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    decoding: Decoding,
+    *,
+    stop_ids: Sequence[int],
+    batch_size: int,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[list[list[int]], list[float]]:
+    """As `generate`, and the negative log-likelihood, in nats, of an answer after each prompt.
+
+    A prompt is read once for both, where it is our own loop that generates.
+    """
+    longest = max(map(len, answers))
+    if not _own(scorable, decoding) or min(batch_size, len(answers)) * longest > TOKENS:
+        sums = score_answers(scorable, list(zip(prompts, answers, strict=True)), batch_size=batch_size)
+        written = generate(
+            scorable, prompts, decoding, stop_ids=stop_ids, batch_size=batch_size, progress=progress
+        )
+        return written, sums
+    written, sums, done = [[] for _ in prompts], [0.0] * len(prompts), 0
+    for batch in batches([len(p) for p in prompts], batch_size, equal=_equal(scorable, decoding)):
+        wanted, found = [answers[i] for i in batch], []
+
+        def score(read: Continuation, wanted=wanted, found=found) -> None:
+            found += likelihoods_behind(read, wanted, scorable.pad_id)
+
+        with observing(scorable):
+            rows = _retiring(scorable, [prompts[i] for i in batch], decoding, stop_ids, None, score)
+        for i, row, nll in zip(batch, rows, found, strict=True):
+            written[i], sums[i] = row, nll
+        done += len(batch)
+        if progress:
+            progress(done)
+    return written, sums
 
 
 def in_batches(
@@ -105,18 +144,22 @@ def _write(
     """
     import torch
 
-    own = scorable.kind == "causal" and decoding.greedy and takes_positions(scorable)
     with observing(scorable), torch.random.fork_rng(enabled=decoding.draws):
         if decoding.draws:
             torch.manual_seed(decoding.seed + begun)
-        return (_retiring if own else _together)(scorable, prompts, decoding, stop_ids, heard)
+        return (_retiring if _own(scorable, decoding) else _together)(scorable, prompts, decoding, stop_ids, heard)
+
+
+def _own(scorable: Scorable, decoding: Decoding) -> bool:
+    """Whether our own loop decodes so."""
+    return scorable.kind == "causal" and decoding.greedy and takes_positions(scorable)
 
 
 def _equal(scorable: Scorable, decoding: Decoding) -> bool:
     """Whether a batch may hold prompts of one length only."""
     if scorable.kind == "seq2seq":
         return False
-    if decoding.greedy and takes_positions(scorable):
+    if _own(scorable, decoding):
         return needs_equal_lengths(scorable)
     # A repetition penalty counts the pads of a prompt among the tokens that have occurred.
     return scorable.prepends == "tokens" or decoding.repetition_penalty != 1.0
@@ -128,6 +171,7 @@ def _retiring(
     decoding: Decoding,
     stop_ids: Sequence[int],
     heard: Callable[[int], None] | None,
+    prompted: Callable[[Continuation], None] = lambda _: None,
 ) -> list[list[int]]:
     """Greedy: the likeliest token each time."""
     written: list[list[int]] = [[] for _ in prompts]
@@ -138,7 +182,7 @@ def _retiring(
             heard(token)
         return token not in stop_ids and len(written[row]) < decoding.max_new_tokens
 
-    follow(scorable, prompts, lambda _, logits: logits.float().argmax(-1).tolist(), goes_on)
+    follow(scorable, prompts, lambda _, logits: logits.float().argmax(-1).tolist(), goes_on, prompted=prompted)
     return written
 
 

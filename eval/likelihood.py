@@ -59,6 +59,17 @@ def answer_logits(scorable: Scorable, prompts: Sequence[Ids], answers: Sequence[
     return iter(logits.split([len(answer) for answer in answers]))
 
 
+def likelihoods_behind(read: Continuation, answers: Sequence[Ids], pad_id: int) -> list[float]:
+    """As `score_answers`, of one answer after each prompt that has been read; what was read stays as it is."""
+    import torch
+
+    logits = read.look_ahead([answer[:-1] or [pad_id] for answer in answers])
+    return [
+        _nll(torch.cat([first[None], row[: len(answer) - 1]]), answer)
+        for first, row, answer in zip(read.last, logits, answers, strict=True)
+    ]
+
+
 def answer_pairs(render: Rendering, example: Example) -> list[tuple[Ids, Ids]]:
     """What `score_answers` takes for an example: one pair, or for a text one a window, each token of it scored once."""
     if isinstance(example, Text):

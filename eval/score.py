@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from inlay.eval import Choice, Decoding, Example, MeasurementError, Record, Reply, Report, Text
-from inlay.eval.generate import generate
+from inlay.eval.generate import generate, generate_and_score
 from inlay.eval.likelihood import score_choices, score_examples
 from inlay.eval.metrics import Metric
 from inlay.eval.scoring import Rendering, Scorable
@@ -129,18 +129,18 @@ def _reply(
     batch_size: int,
     progress: Progress,
 ) -> list[Record]:
-    progress("likelihood", 0, len(examples))
-    likelihoods = score_examples(scorable, examples, render, batch_size=batch_size)
-    _require_finite(examples, [nll for nll, _ in likelihoods])
-    prompts = [render.prompt_ids(example.turns) for example in examples]
-    written = generate(
+    progress("generating", 0, len(examples))
+    answers = [render.answer_ids(example.turns, example.answer) for example in examples]
+    written, sums = generate_and_score(
         scorable,
-        prompts,
+        [render.prompt_ids(example.turns) for example in examples],
+        answers,
         decoding,
         stop_ids=render.stop_ids,
         batch_size=batch_size,
         progress=lambda done: progress("generating", done, len(examples)),
     )
+    _require_finite(examples, sums)
     return [
         Record(
             id=example.id,
@@ -148,10 +148,10 @@ def _reply(
             prediction=render.decode(ids),
             finished=bool(ids) and ids[-1] in render.stop_ids,
             nll_nats=nll,
-            tokens=tokens,
+            tokens=len(answer),
             reference_bytes=len(example.answer.encode()),
         )
-        for example, (nll, tokens), ids in zip(examples, likelihoods, written, strict=True)
+        for example, answer, nll, ids in zip(examples, answers, sums, written, strict=True)
     ]
 
 

@@ -12,7 +12,8 @@ from method_cases import methods_on
 from transformers import GenerationConfig
 
 from inlay.eval import Decoding, Reply, Turn
-from inlay.eval.generate import generate
+from inlay.eval.generate import generate, generate_and_score
+from inlay.eval.likelihood import score_answers
 from inlay.eval.score import measure_noise
 from inlay.tuner.data.rendering import Renderer
 
@@ -52,6 +53,19 @@ def test_s9_batched_equals_single(name, shape, tiny_models):
     assert len(set(map(tuple, alone))) >= len(PROMPTS) // 2, "the rows must differ for their equality to mean something"
     assert written(scorable, PROMPTS, 16) == alone
     assert written(scorable, PROMPTS, 5) == alone
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "gpt_neo", "gpt_neox", "qwen3", "gemma2", "gemma3_text", "t5"])
+@pytest.mark.parametrize("name", ["none", "lora", "prefix", "prompt", "bottleneck", "ia3"])
+def test_s14_a_prompt_that_is_read_once_for_reply_and_answer(name, shape, tiny_models):
+    scorable = scorables.scorable(tiny_models(shape), name)
+    prompts = scorables.ids(8, (3, 90))
+    answers = [*scorables.ids(7, (1, 24), seed=3), (7,)]
+    rows, sums = generate_and_score(scorable, prompts, answers, GREEDY, stop_ids=NEVER, batch_size=3)
+    assert rows == written(scorable, prompts, 3)
+    alone = [score_answers(scorable, [pair], batch_size=1)[0] for pair in zip(prompts, answers, strict=True)]
+    assert sums == pytest.approx(alone, rel=1e-5)
+    assert len(set(sums)) == len(sums)
 
 
 @pytest.mark.parametrize("shape", ["gpt_neo", "gpt_neox", "qwen3", "gemma2", "gemma3_text"])
