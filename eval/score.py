@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from inlay.eval import Choice, Decoding, Example, MeasurementError, Record, Reply, Report, Text
-from inlay.eval.generate import generate, generate_and_score
+from inlay.eval.generate import generate_and_score
 from inlay.eval.likelihood import score_choices, score_examples
 from inlay.eval.metrics import Metric
 from inlay.eval.scoring import Rendering, Scorable
@@ -100,16 +100,15 @@ def measure_noise(
     Texts are generated without sampling, whatever `decoding` says: draws differ between batches by nature.
     """
     decoding = dataclasses.replace(decoding, do_sample=False)
-    some = examples[:rows]
-    one, many = (score_examples(scorable, some, render, batch_size=size) for size in (1, batch_size))
-    relative = max(abs(a - b) / max(abs(a), 1e-12) for (a, _), (b, _) in zip(one, many, strict=True))
+    some, sizes = examples[:rows], (1, batch_size)
     identical = len(some)
     if isinstance(some[0], Reply):
-        prompts = [render.prompt_ids(example.turns) for example in some]
-        written = [
-            generate(scorable, prompts, decoding, stop_ids=render.stop_ids, batch_size=size) for size in (1, batch_size)
-        ]
-        identical = sum(render.decode(a) == render.decode(b) for a, b in zip(*written, strict=True))
+        ways = [_written(scorable, some, render, decoding, size) for size in sizes]
+        identical = sum(render.decode(a[0]) == render.decode(b[0]) for a, b in zip(*ways, strict=True))
+        ways = [[(nll, tokens) for _, nll, tokens in way] for way in ways]
+    else:
+        ways = [score_examples(scorable, some, render, batch_size=size) for size in sizes]
+    relative = max(abs(a - b) / max(abs(a), 1e-12) for (a, _), (b, _) in zip(*ways, strict=True))
     return Noise(len(some), identical, relative)
 
 
@@ -130,6 +129,33 @@ def _reply(
     progress: Progress,
 ) -> list[Record]:
     progress("generating", 0, len(examples))
+    found = _written(
+        scorable, examples, render, decoding, batch_size, lambda done: progress("generating", done, len(examples))
+    )
+    _require_finite(examples, [nll for _, nll, _ in found])
+    return [
+        Record(
+            id=example.id,
+            references=example.references,
+            prediction=render.decode(ids),
+            finished=bool(ids) and ids[-1] in render.stop_ids,
+            nll_nats=nll,
+            tokens=tokens,
+            reference_bytes=len(example.answer.encode()),
+        )
+        for example, (ids, nll, tokens) in zip(examples, found, strict=True)
+    ]
+
+
+def _written(
+    scorable: Scorable,
+    examples: Sequence[Reply],
+    render: Rendering,
+    decoding: Decoding,
+    batch_size: int,
+    progress: Callable[[int], None] | None = None,
+) -> list[tuple[list[int], float, int]]:
+    """For each example the ids of the model's reply, and of its answer the negative log-likelihood and the tokens."""
     answers = [render.answer_ids(example.turns, example.answer) for example in examples]
     written, sums = generate_and_score(
         scorable,
@@ -138,21 +164,9 @@ def _reply(
         decoding,
         stop_ids=render.stop_ids,
         batch_size=batch_size,
-        progress=lambda done: progress("generating", done, len(examples)),
+        progress=progress,
     )
-    _require_finite(examples, sums)
-    return [
-        Record(
-            id=example.id,
-            references=example.references,
-            prediction=render.decode(ids),
-            finished=bool(ids) and ids[-1] in render.stop_ids,
-            nll_nats=nll,
-            tokens=len(answer),
-            reference_bytes=len(example.answer.encode()),
-        )
-        for example, answer, nll, ids in zip(examples, answers, sums, written, strict=True)
-    ]
+    return list(zip(written, sums, map(len, answers), strict=True))
 
 
 def _read(

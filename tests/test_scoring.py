@@ -141,13 +141,13 @@ class _Poisoned(torch.nn.Module):
     def get_output_embeddings(self):
         return self.model.get_output_embeddings()
 
-    def forward(self, input_ids, attention_mask):
+    def forward(self, input_ids, **more):
         found = (input_ids == self.token).any(-1)[:, None, None]
         handle = self.get_output_embeddings().register_forward_pre_hook(
             lambda _, inputs: inputs[0].masked_fill(found, self.value), prepend=True
         )
         try:
-            return self.model(input_ids=input_ids, attention_mask=attention_mask)
+            return self.model(input_ids=input_ids, **more)
         finally:
             handle.remove()
 
