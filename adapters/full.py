@@ -38,10 +38,12 @@ class FullyTrained(Adapted):
         trained = {name: weight.data for name, weight in weights.items()}
         try:
             self._put_back()
+            self.model.requires_grad_(False)  # on which the order of a sum can depend, even without a gradient
             yield
         finally:
             for name, weight in weights.items():
                 weight.data = trained[name]
+                weight.requires_grad_(True)
 
     def detach(self) -> nn.Module:
         self._put_back()

@@ -60,14 +60,13 @@ def generate_and_score(
 ) -> tuple[list[list[int]], list[float]]:
     """As `generate`, and the negative log-likelihood, in nats, of an answer after each prompt.
 
-    A prompt is read once for both, where it is our own loop that generates.
+    A prompt is read once for both, where it is our own loop that generates and no layer lets what it computes of a
+    token depend on what else is read with it, as one of 8 bits does.
     """
-    longest = max(map(len, answers))
-    if not _own(scorable, decoding) or min(batch_size, len(answers)) * longest > TOKENS:
+    together = _own(scorable, decoding) and not getattr(scorable.inner, "is_loaded_in_8bit", False)
+    if not together or min(batch_size, len(answers)) * max(map(len, answers)) > TOKENS:
         sums = score_answers(scorable, list(zip(prompts, answers, strict=True)), batch_size=batch_size)
-        written = generate(
-            scorable, prompts, decoding, stop_ids=stop_ids, batch_size=batch_size, progress=progress
-        )
+        written = generate(scorable, prompts, decoding, stop_ids=stop_ids, batch_size=batch_size, progress=progress)
         return written, sums
     written, sums, done = [[] for _ in prompts], [0.0] * len(prompts), 0
     for batch in batches([len(p) for p in prompts], batch_size, equal=_equal(scorable, decoding)):

@@ -92,7 +92,8 @@ def logits_of(model: nn.Module, choose: Callable[[torch.Tensor], torch.Tensor]) 
         choose: from the last hidden states (rows, positions, width), those to compute logits of, with as many axes.
     """
     head = model.get_output_embeddings()
-    handle = head.register_forward_pre_hook(lambda _, inputs: (choose(inputs[0]), *inputs[1:]))
+    # Of what is not contiguous a weight that trains makes another product, in another order, even without a gradient.
+    handle = head.register_forward_pre_hook(lambda _, inputs: (choose(inputs[0]).contiguous(), *inputs[1:]))
     try:
         yield
     finally:
