@@ -6,7 +6,7 @@ Steps, test rows and methods are those of `compare-quickstart`, with one seed, a
 which peft does not have. All start from nothing each time, train the same steps on the same rows and measure the same
 test rows; the comparison measures the untouched base, the noise of batching and what was forgotten besides. The scripts
 run as guides and defaults have them, and tuned by hand (see `plain_peft.py`). It takes a quarter of an hour. Writes
-benchmarks/results/compare_speed.json.
+benchmarks/results/compare_speed.json; the table in RESULTS.md is made of it by benchmarks/tables.py.
 """
 
 from __future__ import annotations

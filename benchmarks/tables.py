@@ -111,10 +111,39 @@ def results() -> str:
     for title, name in COMPARED.items():
         parts += [f"## {title}, compared", f"From `results/{name}.json`.", _compared(name)]
     parts += ["## A search of learning rates", SEARCH, f"```\n{_searched()}\n```"]
+    parts += ["## Speed of a comparison", "Written by `benchmarks/compare_speed.py`.", compared_speed()]
     parts += ["## Exports", "Written by `benchmarks/exports.py` to `results/exports.json`.", exports(), exported()]
     parts += ["## Forecasts", f"{forecasts()} Ten short runs; `benchmarks/forecasts.py`."]
     parts += ["## The quickstart's bars", "Written from `results/embedded_bars.json`.", embedded_bars()]
     return "\n\n".join(parts) + "\n"
+
+
+def compared_speed() -> str:
+    """A comparison of six methods beside six scripts of plain peft and Trainer, in one run."""
+    found = load("compare_speed.json")
+    ours, guide, tuned = found["comparison_seconds"], found["guide"], found["tuned"]
+    lines = [
+        "| | seconds | as guides have it | tuned by hand | ROUGE-L there |",
+        "|---|--:|--:|--:|--:|",
+        f"| six methods, base and forgetting, `inlay compare` | {ours:.0f} | | | |",
+    ]
+    for method, one in guide.items():
+        other = tuned[method]
+        scores = f"{one['rougeL']:.1f}, {other['rougeL']:.1f}"
+        lines.append(
+            f"| {method}, plain peft and Trainer | | {one['seconds']:.0f} | {other['seconds']:.0f} | {scores} |"
+        )
+    sums = [sum(one["seconds"] for one in scripts.values()) for scripts in (guide, tuned)]
+    lines.append(f"| six scripts | | {sums[0]:.0f} | {sums[1]:.0f} | |")
+    ratios = [f"{total / ours:.2f} times" for total in sums]
+    lines.append(f"| as long as the comparison | | {ratios[0]} | {ratios[1]} | |")
+    lines += [
+        "",
+        f"{found['steps']} steps, {found['rows']} test rows, one seed, from starting Python to the last score. As "
+        "guides have it: `prepare_model_for_kbit_training`, which turns activation checkpointing on, and batches of 8 "
+        "in evaluation, Trainer's default. Tuned by hand: no checkpointing, batches of 32.",
+    ]
+    return "\n".join(lines)
 
 
 def _what(run: RunRecord) -> str:
@@ -259,7 +288,17 @@ def coverage() -> str:
         f"{min(claims):.1%} to {max(claims):.1%} of families; a difference of the size that is called detectable was "
         f"found in {min(power):.0%} to {max(power):.0%}. Dealt from {real['seeds']} real seeds of one method, "
         f"{real['draws']:,} times: false claims in at most {most:.1%}, a planted difference found in "
-        f"{min(planted):.0%} to {max(planted):.0%} (`benchmarks/coverage.py`, `calibration.py`)."
+        f"{min(planted):.0%} to {max(planted):.0%} (`benchmarks/coverage.py`, `calibration.py`). {_speed()}"
+    )
+
+
+def _speed() -> str:
+    """What a comparison takes beside scripts, in a sentence."""
+    found = load("compare_speed.json")
+    guide, tuned = (sum(one["seconds"] for one in found[name].values()) for name in ("guide", "tuned"))
+    return (
+        f"Six methods and the base took {found['comparison_seconds']:.0f} s; six scripts of plain peft and Trainer "
+        f"{guide:.0f} s as guides have them, {tuned:.0f} s tuned by hand (`compare_speed.py`)."
     )
 
 
