@@ -5,6 +5,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 TORCH_INDEX ?=
 BIN = $(VENV)/bin
+# pip would warn of folders that are named like the package and imported in its place: there is none here.
+INSTALL = PYTHONWARNINGS="ignore:Editable installation" $(BIN)/pip install -q
 # One worker a core, each of one thread: tiny models gain nothing from more.
 PYTEST = HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
 export HF_HUB_DISABLE_TELEMETRY = 1
@@ -30,17 +32,17 @@ clean:
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer was found; set PYTHON=/path/to/python3.11"; exit 3; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --upgrade pip
-	$(if $(TORCH_INDEX),$(BIN)/pip install -q "torch>=2.11$(comma)<2.14" --index-url $(TORCH_INDEX))
+	$(INSTALL) --upgrade pip
+	$(if $(TORCH_INDEX),$(INSTALL) "torch>=2.11$(comma)<2.14" --index-url $(TORCH_INDEX))
 
 comma := ,
 
 $(VENV)/.ready: $(VENV)/bin/python pyproject.toml
-	$(BIN)/pip install -q -e .
+	$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/bin/python pyproject.toml
-	$(BIN)/pip install -q -e ".[test]"
+	$(INSTALL) -e ".[test]"
 	@touch $@ $(VENV)/.ready
 
 live:  # symlinks under the import name, for type checkers
