@@ -80,12 +80,17 @@ class Continuation:
 
     def look_ahead(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """As `extend`, but these tokens are then forgotten, and others can be appended."""
+        from transformers.cache_utils import DynamicLayer
+
         mask, cache = self._mask, self._cache
-        self._cache = copy.deepcopy(cache)
-        try:
-            return self.extend(tokens)
-        finally:
-            self._mask, self._cache = mask, cache
+        whole = all(type(layer) is DynamicLayer for layer in cache.layers)
+        if not whole:  # what has left a window would be missing
+            self._cache = copy.deepcopy(cache)
+        logits = self.extend(tokens)
+        if whole:
+            cache.crop(mask.shape[1] - self._mask.shape[1])
+        self._mask, self._cache = mask, cache
+        return logits
 
     def _read(self, model: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
         import torch
