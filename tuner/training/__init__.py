@@ -1,3 +1,5 @@
+"""Training of an adapter with transformers' Trainer."""
+
 import contextlib
 
 from inlay.tuner.base import import_bitsandbytes
