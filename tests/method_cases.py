@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable
@@ -62,6 +64,11 @@ class Case:
         return shapes[digest[0] % len(shapes)] == self.shape
 
     @property
+    def quick(self) -> bool:
+        """Whether the whole contract is for every run of the tests; the same layers in 32 bits are, with defaults."""
+        return self.drawn and (self.bits == 4 or not self.options)
+
+    @property
     def starts_near(self) -> bool:
         return dict(self.options).get("init_lora_weights") in STARTS_NEAR
 
@@ -91,10 +98,10 @@ CASES = [
 
 
 def contract(*without: str, bits: tuple[int, ...] = BITS):
-    """Parametrizes a test over every method but those named: slow on all but the shape drawn for it."""
+    """Parametrizes a test over every method but those named: slow but for the quick cases."""
     chosen = [case for case in CASES if case.name not in without and case.bits in bits]
     return pytest.mark.parametrize(
-        "case", [pytest.param(c, id=str(c), marks=() if c.drawn else pytest.mark.slow) for c in chosen]
+        "case", [pytest.param(c, id=str(c), marks=() if c.quick else pytest.mark.slow) for c in chosen]
     )
 
 
@@ -106,11 +113,17 @@ def opening(tiny_models) -> Callable[..., base.Base]:
         files = model_files.locate(str(tiny_models(shape)))
         return files, base.read_facts(base.read_config(files), bits), base.read_tokenizer(files)
 
-    def open_(case: Case, *, as_adapted: bool = True, compute_dtype: str = "fp32") -> base.Base:
-        files, facts, tokenizer = known(case.shape, case.bits)
-        float_targets = case.method.targets(facts) if as_adapted and case.method.needs_float_weights else ()
-        quantization = base.Quantization(bits=case.bits, compute_dtype=compute_dtype)
+    @functools.cache
+    def kept(shape: str, bits: int, compute_dtype: str, float_targets: tuple[str, ...]) -> base.Base:
+        quantization = base.Quantization(bits=bits, compute_dtype=compute_dtype)
+        files, facts, tokenizer = known(shape, bits)
         return base.open_base(files, quantization, facts, tokenizer, float_targets=float_targets)
+
+    def open_(case: Case, *, as_adapted: bool = True, compute_dtype: str = "fp32") -> base.Base:
+        facts = known(case.shape, case.bits)[1]
+        float_targets = case.method.targets(facts) if as_adapted and case.method.needs_float_weights else ()
+        opened = kept(case.shape, case.bits, compute_dtype, tuple(float_targets))
+        return dataclasses.replace(opened, model=copy.deepcopy(opened.model))  # quicker than to open it again
 
     return open_
 

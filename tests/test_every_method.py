@@ -1,7 +1,8 @@
 """The contract of `inlay.adapters`, held on every method in the folder.
 
-Each method meets the full contract on one shape of base, drawn by a hash of its name, in fp32 and in NF4; the other
-shapes get attach, one step and reload, and the full contract where slow tests run. A new method is picked up by itself.
+Each method meets the full contract on one shape of base, drawn by a hash of its name, in NF4, and with default options
+in fp32; the other shapes get attach, one step and reload. Slow tests hold everything to everything. A new method is
+picked up by itself.
 """
 
 from __future__ import annotations
@@ -147,7 +148,10 @@ def test_saved_and_reloaded_gives_the_same_logits(case, open_base, attach, tmp_p
     _save_reload(case, open_base, attach, tmp_path, steps=3)
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, id=str(c)) for c in CASES if not c.drawn])
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, id=str(c), marks=() if c.bits == 4 else pytest.mark.slow) for c in CASES if not c.quick],
+)
 def test_attaches_steps_and_reloads_on_other_shapes(case, open_base, attach, tmp_path):
     _save_reload(case, open_base, attach, tmp_path, steps=1)
 

@@ -176,7 +176,7 @@ def test_s26_without_an_adapter_the_merge_is_the_dequantized_base(held, tiny_mod
     torch.testing.assert_close(logits(case, made.merged()), made.reference(), atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["lora", "ia3", "oft"])
+@pytest.mark.parametrize("name", ["lora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ia3", "oft"))])
 def test_one_merged_layer_is_held_at_a_time(name, trained, monkeypatch):
     """Or merging would take the whole model in fp32."""
     made, plain_layer, held = trained(case_of(name, "llama"), "nf4-double"), merge._plain, []
