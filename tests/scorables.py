@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Literal
@@ -32,11 +34,17 @@ def known(folder: Path, bits: int):
     return files, bases.read_facts(bases.read_config(files), bits), bases.read_tokenizer(files)
 
 
-def opened(folder: Path, bits: int = 32, compute_dtype: str = "fp32", **options) -> Base:
-    """The base in `folder`."""
+def opened(folder: Path, bits: int = 32, compute_dtype: str = "fp32") -> Base:
+    """The base in `folder`, which is opened once and then copied, as that is quicker."""
+    stamps = tuple(sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir()))
+    base = _opened(folder, stamps, bits, compute_dtype)
+    return dataclasses.replace(base, model=copy.deepcopy(base.model))
+
+
+@functools.cache
+def _opened(folder: Path, _stamps: tuple, bits: int, compute_dtype: str) -> Base:
     files, facts, tokenizer = known(folder, bits)
-    quantization = Quantization(bits=bits, compute_dtype=compute_dtype)
-    base = bases.open_base(files, quantization, facts, tokenizer, **options)
+    base = bases.open_base(files, Quantization(bits=bits, compute_dtype=compute_dtype), facts, tokenizer)
     if facts.kind == "seq2seq":
         # A fresh T5 repeats its last token, whatever the encoder read: its embeddings drown what its layers add.
         with torch.no_grad():
