@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import tiny
+from forks import Forks
 
 LOOPBACK = ("127.", "::1", "localhost")
 
@@ -56,6 +58,27 @@ def inside(world, tmp_path, monkeypatch) -> Path:
     folder = shutil.copytree(world, tmp_path / "copy")
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def forks():
+    made: list[Forks] = []
+
+    def run(command, **options):
+        if not made:
+            made.append(Forks())
+        return made[0].run(command, **options)
+
+    yield run
+    for one in made:
+        one.close()
+
+
+@pytest.fixture(autouse=True)
+def _forked(request, forks, monkeypatch) -> None:
+    """What checks an export is forked, which is quicker, but for tests that are marked `fresh`."""
+    if "fresh" not in request.keywords:
+        monkeypatch.setattr("inlay.tuner.export.fresh_process.subprocess", SimpleNamespace(run=forks))
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,9 @@ def test_a_detached_base_is_as_it_was_opened(case, open_base):
 
 
 @contract("none")
-@pytest.mark.parametrize("following", ["itself", "lora", "prefix", "bottleneck"])
+@pytest.mark.parametrize(
+    "following", ["itself", "prefix", *(pytest.param(name, marks=pytest.mark.slow) for name in ("lora", "bottleneck"))]
+)
 def test_the_next_method_starts_as_on_a_fresh_base(case, following, open_base):
     opened = open_base(case)
     adapted = case.method.attach(opened.model, opened.facts, seed=0, steps=50)

@@ -60,6 +60,7 @@ def untouched(folder: Path) -> bool:
     return left(folder) == ["base", "lora-dialogue", "lora-summarization", "mam-dialogue"]
 
 
+@pytest.mark.fresh
 @pytest.mark.parametrize("task", ["dialogue", pytest.param("summarization", marks=pytest.mark.slow)])
 def test_s34_an_export_loads_alone_and_writes_what_was_benchmarked(inside, task, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_TOKEN", CANARY)

@@ -38,6 +38,7 @@ def test_logits_are_compared_as_far_as_they_fit_in_memory(tiny_models, tmp_path,
     assert found.same_replies == whole.same_replies
 
 
+@pytest.mark.fresh
 def test_a_process_that_the_kernel_kills_is_the_machines_failure(monkeypatch):
     run = subprocess.run
 

@@ -186,6 +186,7 @@ def test_the_check_finds_another_model(change, models, tmp_path):
     assert reason in str(check_gguf(file, folder, PROMPTS, template=template, new_tokens=1).fault())
 
 
+@pytest.mark.fresh
 def test_the_check_runs_as_a_process_of_its_own(models, tmp_path):
     file = write_gguf(models("gpt2"), tmp_path / "m.gguf", "f32", template=tiny.CHATML).file
     asked = {"file": str(file), "folder": str(models("gpt2")), "prompts": PROMPTS, "template": tiny.CHATML}
