@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -40,9 +41,8 @@ class Forks:
 
 
 def main() -> None:
-    import torch  # noqa: F401
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM  # noqa: F401
-
+    for name in ("torch", "transformers.models.auto.modeling_auto", "transformers.models.llama.modeling_llama"):
+        importlib.import_module(name)  # what forks need not import again
     for line in sys.stdin:
         child = os.fork()
         if not child:

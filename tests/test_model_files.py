@@ -201,14 +201,14 @@ def test_s29_the_hash_sees_weights_config_and_tokenizer(folder):
     assert locate(str(moved)).sha256() in seen
 
 
-def test_x3_a_repository_cannot_run_its_code(folder):
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json"])
+def test_x3_a_repository_cannot_run_its_code(name, folder):
     (folder / "code.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\nclass A:\n    pass\n")
     classes = ("AutoConfig", "AutoModelForCausalLM", "AutoTokenizer", "AutoModel")
     code = {"auto_map": {kind: ["code.A", "code.A"] if kind == "AutoTokenizer" else "code.A" for kind in classes}}
     code |= {"custom_generate": "code.py", "trust_remote_code": True}
-    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
-        path = folder / name
-        path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **code}))
+    path = folder / name
+    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **code}))
     script = (
         "import sys, time\n"
         "from inlay.tuner import base, model_files\n"
